@@ -1,0 +1,295 @@
+//! A model on disk: a folder of `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`.
+//!
+//! The manifest holds the sha256 of the others, so that a scored row's model identity means something. Nothing here reads pickle.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind};
+
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::network::Network;
+use crate::scores::{Head, ModelIdentity};
+use crate::tokenizer::Tokenizer;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const MANIFEST: &str = "manifest.json";
+
+/// Where a checkpoint comes from and what it should be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this file's format; 1 today.
+    pub format: u32,
+    /// The checkpoint's name.
+    pub name: String,
+    /// File name to sha256, in hexadecimal.
+    pub files: BTreeMap<String, String>,
+    /// The heads with their labels.
+    pub heads: Vec<Head>,
+    /// How it was made.
+    pub origin: Origin,
+}
+
+/// How a checkpoint was made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The commit of the program that made it.
+    pub commit: String,
+    /// The sha256 over the training data files, in the order of the training configuration.
+    pub data_sha256: String,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Validation figures: set to metric to value.
+    pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// A checkpoint folder that has been checked: hashes, labels, and that the tokenizer fits the embedding.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// Precision of weights on disk; they are read into 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 16-bit floats: half the size, scores change in the fourth digit.
+    #[default]
+    Fp16,
+    /// 32-bit floats.
+    Fp32,
+}
+
+impl Checkpoint {
+    /// Reads and checks a folder; the weights are hashed but not yet loaded.
+    ///
+    /// # Errors
+    /// One sentence about the first thing that is missing or wrong.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        let manifest: Manifest = read_json(&dir.join(MANIFEST))?;
+        for name in [CONFIG, WEIGHTS, TOKENIZER] {
+            check_hash(&dir.join(name), manifest.files.get(name), &dir.join(MANIFEST))?;
+        }
+        let config: ModelConfig = read_json(&dir.join(CONFIG))?;
+        config.check()?;
+        if manifest.heads != config.heads || manifest.name != config.name {
+            return Err(ModelError::malformed(
+                &dir.join(MANIFEST),
+                "its name or labels differ from those of config.json",
+            ));
+        }
+        let tokenizer = Tokenizer::open(&dir.join(TOKENIZER), config.prepare, config.encoder.max_tokens)?;
+        check_vocabulary(&tokenizer, &config, &dir.join(TOKENIZER))?;
+        Ok(Checkpoint {
+            dir: dir.to_owned(),
+            config,
+            manifest,
+            tokenizer,
+        })
+    }
+
+    /// The name and hash that go with every score.
+    pub fn identity(&self) -> ModelIdentity {
+        ModelIdentity {
+            name: self.config.name.clone(),
+            sha: self
+                .manifest
+                .files
+                .get(WEIGHTS)
+                .map(|sha| sha.chars().take(12).collect())
+                .unwrap_or_default(),
+            heads: self.config.heads.iter().cloned().map(Arc::new).collect(),
+            max_tokens: self.config.encoder.max_tokens,
+        }
+    }
+
+    /// The place of a head.
+    ///
+    /// # Errors
+    /// When there is none of that name; the message lists those there are.
+    pub fn head_index(&self, name: &str) -> Result<usize, ModelError> {
+        self.config
+            .heads
+            .iter()
+            .position(|head| head.name == name)
+            .ok_or_else(|| ModelError::UnknownHead {
+                head: name.to_owned(),
+                known: self
+                    .config
+                    .heads
+                    .iter()
+                    .map(|head| head.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// Loads the weights.
+    pub(crate) fn load(&self, device: Device) -> Result<Network, ModelError> {
+        let mut network = Network::new(&self.config, self.tokenizer.padding_id(), device, 0)?;
+        network.read(&self.dir.join(WEIGHTS))?;
+        Ok(network)
+    }
+
+    /// What `tamiz model info` prints.
+    ///
+    /// # Errors
+    /// When the weights do not fit the configuration.
+    pub fn info(&self) -> Result<ModelInfo, ModelError> {
+        let identity = self.identity();
+        Ok(ModelInfo {
+            identity: identity.to_string(),
+            folder: self.dir.clone(),
+            parameters: self.load(Device::Cpu)?.parameters(),
+            weights_bytes: std::fs::metadata(self.dir.join(WEIGHTS))
+                .map(|meta| meta.len())
+                .unwrap_or(0),
+            config: self.config.clone(),
+            origin: self.manifest.origin.clone(),
+        })
+    }
+}
+
+/// What there is to know about a checkpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelInfo {
+    /// `name@sha`.
+    pub identity: String,
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// Number of weights.
+    pub parameters: usize,
+    /// Size of the weights on disk.
+    pub weights_bytes: u64,
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// How it was made.
+    pub origin: Origin,
+}
+
+/// Writes a checkpoint folder; the manifest last, so that a folder cut short is refused.
+pub(crate) fn save(
+    dir: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    (network, precision): (&Network, Precision),
+    origin: Origin,
+) -> Result<Manifest, ModelError> {
+    config.check()?;
+    check_vocabulary(tokenizer, config, &dir.join(TOKENIZER))?;
+    std::fs::create_dir_all(dir).map_err(|source| ModelError::write(dir, source))?;
+    write_json(&dir.join(CONFIG), config)?;
+    tokenizer.save(&dir.join(TOKENIZER))?;
+    let kind = match precision {
+        Precision::Fp16 => Kind::Half,
+        Precision::Fp32 => Kind::Float,
+    };
+    network.write(&dir.join(WEIGHTS), kind)?;
+    let files = [CONFIG, WEIGHTS, TOKENIZER]
+        .into_iter()
+        .map(|name| Ok((name.to_owned(), sha256_of(&dir.join(name))?)))
+        .collect::<Result<_, ModelError>>()?;
+    let manifest = Manifest {
+        format: 1,
+        name: config.name.clone(),
+        files,
+        heads: config.heads.clone(),
+        origin,
+    };
+    write_json(&dir.join(MANIFEST), &manifest)?;
+    Ok(manifest)
+}
+
+/// The folder of the model that ships with the program: `../share/tamiz/weights/tamiz-base` beside an installed binary, else
+/// `model/weights/tamiz-base` of the source tree it was built from. Callers let `--model DIR` and the configuration come first.
+///
+/// # Errors
+/// When it is in neither place.
+pub fn default_weights() -> Result<PathBuf, ModelError> {
+    let installed = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.parent()?.join("share/tamiz/weights/tamiz-base")));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/tamiz-base");
+    installed
+        .into_iter()
+        .chain([source.clone()])
+        .find(|dir| dir.join(MANIFEST).exists())
+        .ok_or_else(|| {
+            ModelError::Config(format!(
+                "the default model is not at `{}`: name a model folder with `--model DIR`",
+                source.display()
+            ))
+        })
+}
+
+fn check_vocabulary(tokenizer: &Tokenizer, config: &ModelConfig, path: &Path) -> Result<(), ModelError> {
+    let (tokens, rows) = (tokenizer.vocabulary(), config.encoder.vocabulary);
+    if tokens as i64 > rows {
+        let reason = format!(
+            "it has {tokens} tokens but the model's embedding has {rows} rows: they belong to different models"
+        );
+        return Err(ModelError::malformed(path, reason));
+    }
+    Ok(())
+}
+
+fn check_hash(path: &Path, expected: Option<&String>, manifest: &Path) -> Result<(), ModelError> {
+    let expected = expected.ok_or_else(|| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        ModelError::malformed(manifest, format!("it holds no hash of {name}"))
+    })?;
+    let found = sha256_of(path)?;
+    if &found != expected {
+        return Err(ModelError::Hash {
+            path: path.to_owned(),
+            expected: expected.clone(),
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// The sha256 of a file, in hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, ModelError> {
+    let missing = |source| ModelError::Missing {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(missing)?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(missing)?;
+    Ok(hex(&hasher.finalize()))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Missing {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| ModelError::malformed(path, error))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| ModelError::malformed(path, error))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(|source| ModelError::write(path, source))
+}

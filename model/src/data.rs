@@ -1,0 +1,230 @@
+//! Labelled texts from JSON lines, plain or compressed with zstd: `{"text": …, "label": …}`, one object per line.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use arrow::array::StringArray;
+use serde::Deserialize;
+
+use crate::error::ModelError;
+use crate::scores::Head;
+
+/// A line longer than this is an error: labelled texts are short, and memory stays bounded.
+const MAX_LINE_BYTES: u64 = 4 << 20;
+
+/// Largest zstd window accepted, as a power of two: 128 MiB, zstd's own limit without `--long`.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Texts with their labels, as places in a head's label list.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// The texts.
+    pub texts: StringArray,
+    /// One label per text.
+    pub labels: Vec<usize>,
+}
+
+/// Which rows of a file to take and what their labels are called in the head.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selection {
+    /// The file's label to the head's label; labels without an entry keep their name.
+    pub map: BTreeMap<String, String>,
+    /// Fields and the value they must have, such as `lang = "english"`.
+    pub only: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    text: String,
+    label: String,
+    #[serde(flatten)]
+    fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// Reads a file of labelled texts for one head.
+///
+/// # Errors
+/// When the file cannot be read, a line is no such object, a label is none of the head's, or no row is left.
+pub fn read_labelled(path: &Path, head: &Head, selection: &Selection) -> Result<Labelled, ModelError> {
+    let places = label_places(head, selection)?;
+    let (mut texts, mut labels) = (Vec::new(), Vec::new());
+    for_each_line(path, |line, number| {
+        let wrong = |reason: String| ModelError::Row {
+            path: path.to_owned(),
+            line: number,
+            reason,
+        };
+        let row: Row = serde_json::from_str(line)
+            .map_err(|error| wrong(format!("not an object with text and label ({error})")))?;
+        let wanted =
+            |(field, value): (&String, &String)| row.fields.get(field).and_then(|found| found.as_str()) == Some(value);
+        if !selection.only.iter().all(wanted) {
+            return Ok(());
+        }
+        let place = places.get(row.label.as_str()).ok_or_else(|| {
+            wrong(format!(
+                "unknown label `{}`: head `{}` knows {}",
+                row.label,
+                head.name,
+                known(&places)
+            ))
+        })?;
+        texts.push(row.text);
+        labels.push(*place);
+        Ok(())
+    })?;
+    if texts.is_empty() {
+        return Err(ModelError::malformed(path, "it has no labelled rows that fit"));
+    }
+    Ok(Labelled {
+        texts: StringArray::from(texts),
+        labels,
+    })
+}
+
+/// What the file may call a label, and which place of the head it means.
+fn label_places<'a>(head: &'a Head, selection: &'a Selection) -> Result<BTreeMap<&'a str, usize>, ModelError> {
+    let mut places: BTreeMap<&str, usize> = head
+        .labels
+        .iter()
+        .enumerate()
+        .map(|(place, label)| (label.as_str(), place))
+        .collect();
+    for (theirs, ours) in &selection.map {
+        let place = head
+            .labels
+            .iter()
+            .position(|label| label == ours)
+            .ok_or_else(|| ModelError::Labels {
+                head: head.name.clone(),
+                reason: format!(
+                    "`{theirs}` is mapped to `{ours}`, but it has {}",
+                    head.labels.join(", ")
+                ),
+            })?;
+        places.insert(theirs, place);
+    }
+    Ok(places)
+}
+
+fn known(places: &BTreeMap<&str, usize>) -> String {
+    places.keys().copied().collect::<Vec<_>>().join(", ")
+}
+
+/// Calls `each` with every line and its number, from one.
+fn for_each_line(path: &Path, mut each: impl FnMut(&str, usize) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    let mut reader = open(path)?;
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        let read = reader
+            .by_ref()
+            .take(MAX_LINE_BYTES)
+            .read_line(&mut line)
+            .map_err(|error| ModelError::read(path, error))?;
+        if read == 0 {
+            break;
+        }
+        if read as u64 == MAX_LINE_BYTES {
+            let reason = format!("longer than {MAX_LINE_BYTES} bytes");
+            return Err(ModelError::Row {
+                path: path.to_owned(),
+                line: number,
+                reason,
+            });
+        }
+        if !line.trim().is_empty() {
+            each(&line, number)?;
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, ModelError> {
+    let file = File::open(path).map_err(|error| ModelError::read(path, error))?;
+    if path.extension().is_none_or(|extension| extension != "zst") {
+        return Ok(Box::new(BufReader::new(file)));
+    }
+    let mut decoder = zstd::Decoder::new(file).map_err(|error| ModelError::read(path, error))?;
+    decoder
+        .window_log_max(ZSTD_WINDOW_LOG)
+        .map_err(|error| ModelError::read(path, error))?;
+    Ok(Box::new(BufReader::new(decoder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn head() -> Head {
+        Head {
+            name: "mood".into(),
+            labels: vec!["good".into(), "bad".into()],
+        }
+    }
+
+    fn read(lines: &str, selection: &Selection) -> Result<Labelled, ModelError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(lines.as_bytes()).unwrap();
+        read_labelled(file.path(), &head(), selection)
+    }
+
+    #[test]
+    fn rows_are_selected_and_their_labels_mapped() {
+        let selection = Selection {
+            map: [("up".to_owned(), "good".to_owned())].into(),
+            only: [("lang".to_owned(), "en".to_owned())].into(),
+        };
+        let lines = "{\"text\":\"a\",\"label\":\"up\",\"lang\":\"en\"}\n\n{\"text\":\"b\",\"label\":\"bad\",\"lang\":\"en\",\"x\":1}\n{\"text\":\"c\",\"label\":\"bad\",\"lang\":\"de\"}\n";
+        let data = read(lines, &selection).unwrap();
+        assert_eq!(data.texts, StringArray::from(vec!["a", "b"]));
+        assert_eq!(data.labels, [0, 1]);
+    }
+
+    #[test]
+    fn compressed_files_read_the_same() {
+        let file = tempfile::Builder::new().suffix(".jsonl.zst").tempfile().unwrap();
+        let packed = zstd::encode_all("{\"text\":\"a\",\"label\":\"bad\"}\n".as_bytes(), 3).unwrap();
+        std::fs::write(file.path(), packed).unwrap();
+        assert_eq!(
+            read_labelled(file.path(), &head(), &Selection::default())
+                .unwrap()
+                .labels,
+            [1]
+        );
+    }
+
+    #[test]
+    fn unusable_lines_are_named_with_their_number() {
+        for (lines, says) in [
+            (
+                "{\"text\":\"a\",\"label\":\"bad\"}\n{\"text\":\"b\",\"label\":\"angry\"}\n",
+                "line 2: unknown label `angry`: head `mood` knows bad, good",
+            ),
+            ("{\"text\":\"a\"}\n", "line 1: not an object with text and label"),
+            ("nonsense\n", "line 1: not an object"),
+            ("", "no labelled rows"),
+        ] {
+            let message = read(lines, &Selection::default()).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_map_to_a_label_that_the_head_lacks_is_refused() {
+        let selection = Selection {
+            map: [("up".to_owned(), "great".to_owned())].into(),
+            ..Selection::default()
+        };
+        let message = read("{\"text\":\"a\",\"label\":\"up\"}\n", &selection)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`up` is mapped to `great`, but it has good, bad"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! A Transformer with its weights on one device, and the way from token ids to logits.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::batching::{cut, pad};
+use crate::config::ModelConfig;
+use crate::error::{ModelError, guard};
+use crate::tokenizer::Encoded;
+use crate::transformer::{Mode, Transformer};
+
+/// The weights and the structure that uses them. It stays with one thread: tensors are never shared.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) store: VarStore,
+    pub(crate) transformer: Transformer,
+    padding_id: u32,
+    labels: Vec<usize>, // per head
+}
+
+impl Network {
+    /// Freshly initialised weights, the same for the same seed.
+    pub(crate) fn new(config: &ModelConfig, padding_id: u32, device: Device, seed: u64) -> Result<Self, ModelError> {
+        // libtorch has one random generator per process: seeding it and drawing from it must not be interleaved.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        guard("making the model", || {
+            tch::manual_seed(seed as i64);
+            let store = VarStore::new(device);
+            let transformer = Transformer::new(&store.root(), config);
+            let labels = config.heads.iter().map(|head| head.labels.len()).collect();
+            Network {
+                store,
+                transformer,
+                padding_id,
+                labels,
+            }
+        })
+    }
+
+    /// Reads weights from a safetensors file: every name and shape must be there, and no others.
+    pub(crate) fn read(&mut self, path: &Path) -> Result<(), ModelError> {
+        let wrong = |reason: String| ModelError::Weights {
+            path: path.to_owned(),
+            reason,
+        };
+        let mut found: std::collections::HashMap<String, Tensor> = Tensor::read_safetensors(path)
+            .map_err(|error| {
+                wrong(format!(
+                    "it is not a readable safetensors file ({error}): fetch it again"
+                ))
+            })?
+            .into_iter()
+            .collect();
+        for (name, mut variable) in self.store.variables() {
+            let tensor = found.remove(&name).ok_or_else(|| {
+                wrong(format!(
+                    "weight `{name}` is missing: config.json describes another model"
+                ))
+            })?;
+            let (expected, shape) = (variable.size(), tensor.size());
+            if expected != shape {
+                return Err(wrong(format!(
+                    "weight `{name}` has shape {shape:?} where config.json, with its labels, asks for {expected:?}"
+                )));
+            }
+            tch::no_grad(|| variable.f_copy_(&tensor))?;
+        }
+        match found.keys().min() {
+            None => Ok(()),
+            Some(name) => Err(wrong(format!(
+                "weight `{name}` has no place in the model that config.json describes"
+            ))),
+        }
+    }
+
+    /// Writes the weights as a safetensors file of the given precision.
+    pub(crate) fn write(&self, path: &Path, kind: Kind) -> Result<(), ModelError> {
+        let mut tensors: Vec<(String, Tensor)> = self
+            .store
+            .variables()
+            .into_iter()
+            .map(|(name, tensor)| {
+                Ok((
+                    name,
+                    tch::no_grad(|| tensor.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous())?,
+                ))
+            })
+            .collect::<Result<_, tch::TchError>>()?;
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        Tensor::write_safetensors(&tensors, path)
+            .map_err(|error| ModelError::write(path, std::io::Error::other(error.to_string())))
+    }
+
+    /// Number of weights.
+    pub(crate) fn parameters(&self) -> usize {
+        self.store.variables().values().map(Tensor::numel).sum()
+    }
+
+    /// The logits of one batch, per head, row-major.
+    pub(crate) fn logits(&self, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        if rows.is_empty() {
+            return Err(ModelError::Config("a batch needs at least one row".to_owned()));
+        }
+        let _no_gradients = tch::no_grad_guard();
+        let batch = pad(rows, self.padding_id, self.store.device())?;
+        let heads = guard("scoring a batch", || self.transformer.forward(&batch, Mode::Infer))?;
+        heads.iter().map(to_floats).collect()
+    }
+
+    /// The logits of a column, per head, row-major, in its order. Rows without tokens (NULL texts) have zeros.
+    pub(crate) fn all_logits(&self, encoded: &Encoded, batch_tokens: usize) -> Result<Vec<Vec<f32>>, ModelError> {
+        let mut rows: Vec<usize> = (0..encoded.len()).filter(|&row| !encoded.row(row).is_empty()).collect();
+        rows.sort_by_key(|&row| encoded.row(row).len());
+        let lengths: Vec<usize> = rows.iter().map(|&row| encoded.row(row).len()).collect();
+        let mut all: Vec<Vec<f32>> = self
+            .labels
+            .iter()
+            .map(|labels| vec![0.0; labels * encoded.len()])
+            .collect();
+        for batch in cut(&lengths, batch_tokens) {
+            let rows = &rows[batch];
+            let ids: Vec<&[u32]> = rows.iter().map(|&row| encoded.row(row)).collect();
+            for ((all, &labels), logits) in all.iter_mut().zip(&self.labels).zip(self.logits(&ids)?) {
+                for (&row, logits) in rows.iter().zip(logits.chunks_exact(labels)) {
+                    all[row * labels..(row + 1) * labels].copy_from_slice(logits);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn to_floats(logits: &Tensor) -> Result<Vec<f32>, ModelError> {
+    let logits = logits
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_contiguous()?;
+    let mut out = vec![0.0_f32; logits.numel()];
+    logits.f_copy_data(&mut out, logits.numel())?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{tiny_config, tiny_heads};
+
+    #[test]
+    fn a_failing_batch_is_an_error_and_the_next_one_works() {
+        let network = Network::new(&tiny_config(10, &tiny_heads()), 0, Device::Cpu, 1).unwrap();
+        let error = network.logits(&[&[3, 99]]).unwrap_err().to_string();
+        assert!(
+            error.contains("libtorch failed while scoring a batch") && !error.contains('\n'),
+            "{error}"
+        );
+        assert_eq!(network.logits(&[&[3, 9]]).unwrap()[1].len(), 7);
+    }
+}

@@ -1,0 +1,226 @@
+//! The thread that owns the model: it takes what is queued, orders it by length, computes, and answers.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use arrow::array::{BooleanArray, Int32Array};
+
+use crate::batching::cut;
+use crate::checkpoint::Checkpoint;
+use crate::error::{ModelError, ScoreError};
+use crate::network::Network;
+use crate::scorer::{Counters, Permit, Reply, ScorerOptions};
+use crate::scores::{Head, HeadScores, Scores, softmax};
+use crate::tokenizer::Encoded;
+
+/// Batches' worth of tokens taken from the queue at once: enough that rows of equal length find each other, not so many that a
+/// small request waits long for a large one.
+const WINDOW_BATCHES: usize = 4;
+
+/// One caller's column.
+pub(crate) struct Job {
+    encoded: Encoded,
+    reply: Reply,
+    _permit: Permit, // gives the queue's room back when the job is answered or dropped
+}
+
+impl Job {
+    pub(crate) fn new(encoded: Encoded, permit: Permit, reply: Reply) -> Self {
+        Job {
+            encoded,
+            reply,
+            _permit: permit,
+        }
+    }
+}
+
+/// Starts the thread; returns once the model is loaded.
+pub(crate) fn start(
+    checkpoint: Checkpoint,
+    options: ScorerOptions,
+    counters: Arc<Counters>,
+) -> Result<mpsc::Sender<Job>, ModelError> {
+    let (jobs, queue) = mpsc::channel();
+    let (ready, loaded) = mpsc::channel();
+    let run = move || {
+        let owner = match Owner::new(&checkpoint, &options, counters) {
+            Ok(owner) => owner,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        if ready.send(Ok(())).is_ok() {
+            owner.serve(&queue);
+        }
+    };
+    std::thread::Builder::new()
+        .name("tamiz-scorer".to_owned())
+        .spawn(run)
+        .map_err(|error| {
+            ModelError::Config(format!(
+                "cannot start the scorer's thread ({error}): raise the thread limit"
+            ))
+        })?;
+    loaded.recv().map_err(|_| ScoreError::Stopped)??;
+    Ok(jobs)
+}
+
+struct Owner {
+    network: Network,
+    heads: Vec<Arc<Head>>,
+    batch_tokens: usize,
+    counters: Arc<Counters>,
+}
+
+/// A row in the window: which job, which row of it.
+type Place = (usize, usize);
+
+/// A job in work.
+struct Open {
+    job: Job,
+    probabilities: Vec<Vec<f32>>, // per head (rows, labels)
+    failed: Option<ScoreError>,
+}
+
+impl Owner {
+    fn new(checkpoint: &Checkpoint, options: &ScorerOptions, counters: Arc<Counters>) -> Result<Self, ModelError> {
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
+        }
+        let network = checkpoint.load(options.device.resolve()?)?;
+        let heads = checkpoint.identity().heads;
+        Ok(Owner {
+            network,
+            heads,
+            batch_tokens: options.batch_tokens,
+            counters,
+        })
+    }
+
+    fn serve(&self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut tokens = first.encoded.tokens();
+            let mut jobs = vec![first];
+            while tokens < WINDOW_BATCHES * self.batch_tokens {
+                let Ok(job) = queue.try_recv() else { break };
+                tokens += job.encoded.tokens();
+                jobs.push(job);
+            }
+            jobs.retain(|job| !job.reply.is_closed());
+            self.compute(jobs);
+        }
+    }
+
+    fn compute(&self, jobs: Vec<Job>) {
+        let mut open: Vec<Open> = jobs.into_iter().map(|job| self.open(job)).collect();
+        let mut places: Vec<Place> = Vec::new();
+        for (job, entry) in open.iter().enumerate() {
+            let encoded = &entry.job.encoded;
+            places.extend(
+                (0..encoded.len())
+                    .filter(|&row| !encoded.row(row).is_empty())
+                    .map(|row| (job, row)),
+            );
+        }
+        let length = |&(job, row): &Place| open[job].job.encoded.row(row).len();
+        places.sort_by_key(length); // stable: equal lengths keep their order, so that memory is read forwards
+        let lengths: Vec<usize> = places.iter().map(length).collect();
+        for batch in cut(&lengths, self.batch_tokens) {
+            self.run(&mut open, &places[batch]);
+        }
+        for entry in open {
+            self.answer(entry);
+        }
+    }
+
+    fn open(&self, job: Job) -> Open {
+        let rows = job.encoded.len();
+        let probabilities = self
+            .heads
+            .iter()
+            .map(|head| vec![0.0; rows * head.labels.len()])
+            .collect();
+        Open {
+            job,
+            probabilities,
+            failed: None,
+        }
+    }
+
+    /// One forward pass; jobs that have failed or whose caller has hung up are left out.
+    fn run(&self, open: &mut [Open], places: &[Place]) {
+        let wanted: Vec<bool> = open
+            .iter()
+            .map(|entry| entry.failed.is_none() && !entry.job.reply.is_closed())
+            .collect();
+        let places: Vec<Place> = places.iter().copied().filter(|&(job, _)| wanted[job]).collect();
+        if places.is_empty() {
+            return;
+        }
+        let rows: Vec<&[u32]> = places
+            .iter()
+            .map(|&(job, row)| open[job].job.encoded.row(row))
+            .collect();
+        self.count(&rows);
+        let started = Instant::now();
+        let result = self.network.logits(&rows);
+        self.counters
+            .model_nanos
+            .fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        match result {
+            Ok(logits) => self.distribute(open, &places, logits),
+            Err(error) => {
+                let error = ScoreError::Forward(error.to_string().into());
+                places
+                    .iter()
+                    .for_each(|&(job, _)| open[job].failed = Some(error.clone()));
+            }
+        }
+    }
+
+    fn count(&self, rows: &[&[u32]]) {
+        let add =
+            |counter: &std::sync::atomic::AtomicU64, amount: usize| counter.fetch_add(amount as u64, Ordering::Relaxed);
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        add(&self.counters.rows, rows.len());
+        add(&self.counters.tokens, rows.iter().map(|row| row.len()).sum());
+        add(&self.counters.padded_tokens, longest * rows.len());
+        add(&self.counters.batches, 1);
+    }
+
+    fn distribute(&self, open: &mut [Open], places: &[Place], logits: Vec<Vec<f32>>) {
+        for (head, mut logits) in logits.into_iter().enumerate() {
+            let labels = self.heads[head].labels.len();
+            for (&(job, row), logits) in places.iter().zip(logits.chunks_exact_mut(labels)) {
+                softmax(logits);
+                open[job].probabilities[head][row * labels..(row + 1) * labels].copy_from_slice(logits);
+            }
+        }
+    }
+
+    fn answer(&self, entry: Open) {
+        let Open {
+            job,
+            probabilities,
+            failed,
+        } = entry;
+        let encoded = &job.encoded;
+        let result = match failed {
+            Some(error) => Err(error),
+            None => Ok(Scores {
+                n_tokens: Int32Array::new(
+                    (0..encoded.len()).map(|row| encoded.row(row).len() as i32).collect(),
+                    encoded.nulls().cloned(),
+                ),
+                truncated: BooleanArray::new(
+                    (0..encoded.len()).map(|row| encoded.truncated(row)).collect(),
+                    encoded.nulls().cloned(),
+                ),
+                heads: (self.heads.iter().zip(probabilities))
+                    .map(|(head, probabilities)| HeadScores::new(head.clone(), probabilities, encoded.nulls().cloned()))
+                    .collect(),
+            }),
+        };
+        // The caller may have hung up meanwhile; then nobody wants the answer.
+        drop(job.reply.send(result));
+    }
+}

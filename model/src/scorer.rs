@@ -1,0 +1,261 @@
+//! The scorer: one thread owns the model; everyone else holds a cheap handle and sends it columns of texts.
+//!
+//! A call tokenizes on rayon, waits for room in the queue, and awaits its result. Rows of all callers, of the stream and of every
+//! SQL partition, meet in that queue and share batches, so that an accelerator sees full ones.
+//! Who is full: the caller waits, in [`Scorer::score`] without holding a thread.
+//! A caller that hangs up is normal: its rows are skipped if they have not been computed yet.
+//!
+//! Architecture invariant: no tensor leaves the owner thread, and no post text enters it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use arrow::array::{Array, Int32Array, Int32Builder, ListArray, ListBuilder, StringArray, StringBuilder};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::checkpoint::Checkpoint;
+use crate::device::DeviceChoice;
+use crate::error::{ModelError, ScoreError};
+use crate::owner::{self, Job};
+use crate::scores::{Head, ModelIdentity, Scores};
+use crate::tokenizer::Tokenizer;
+
+/// How a scorer runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScorerOptions {
+    /// Where the model runs.
+    pub device: DeviceChoice,
+    /// Padded tokens (rows × longest row) per forward pass: more is faster until memory runs out.
+    pub batch_tokens: usize,
+    /// Rows that may wait or be in work, of all callers together; beyond that callers wait.
+    pub queue_rows: usize,
+    /// Threads libtorch uses inside an operation; its own choice when absent.
+    pub threads: Option<usize>,
+}
+
+impl Default for ScorerOptions {
+    fn default() -> Self {
+        ScorerOptions {
+            device: DeviceChoice::Auto,
+            batch_tokens: 4096,
+            queue_rows: 16_384,
+            threads: None,
+        }
+    }
+}
+
+/// What a scorer has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct ScorerStats {
+    /// Texts scored.
+    pub rows: u64,
+    /// Tokens in them.
+    pub tokens: u64,
+    /// Places in the rectangles that were computed; what exceeds `tokens` is padding.
+    pub padded_tokens: u64,
+    /// Forward passes.
+    pub batches: u64,
+    /// Seconds in forward passes.
+    pub model_seconds: f64,
+    /// Seconds in tokenization, summed over calls.
+    pub tokenize_seconds: f64,
+}
+
+/// The counters behind [`ScorerStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) rows: AtomicU64,
+    pub(crate) tokens: AtomicU64,
+    pub(crate) padded_tokens: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) model_nanos: AtomicU64,
+    pub(crate) tokenize_nanos: AtomicU64,
+}
+
+/// A handle to a loaded model. Clones share one owner thread, which ends when the last of them is dropped.
+#[derive(Clone)]
+pub struct Scorer {
+    jobs: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: ModelIdentity,
+    tokenizer: Tokenizer,
+    room: Arc<Semaphore>,
+    queue_rows: usize,
+    counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for Scorer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scorer")
+            .field("model", &self.shared.identity.to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scorer {
+    /// Checks the checkpoint, loads it and starts the thread that owns it. Takes as long as reading the weights does.
+    ///
+    /// # Errors
+    /// When the checkpoint, the device or an option cannot be used.
+    pub fn open(dir: &Path, options: ScorerOptions) -> Result<Scorer, ModelError> {
+        for (name, value) in [
+            ("batch_tokens", options.batch_tokens),
+            ("queue_rows", options.queue_rows),
+            ("threads", options.threads.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(ModelError::Config(format!("{name} must be at least 1")));
+            }
+        }
+        let checkpoint = Checkpoint::open(dir)?;
+        let queue_rows = options.queue_rows.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        let counters = Arc::new(Counters::default());
+        let shared = Shared {
+            identity: checkpoint.identity(),
+            tokenizer: checkpoint.tokenizer.clone(),
+            room: Arc::new(Semaphore::new(queue_rows)),
+            queue_rows,
+            counters: counters.clone(),
+        };
+        let jobs = owner::start(checkpoint, options, counters)?;
+        tracing::debug!(model = %shared.identity, "scorer opened");
+        Ok(Scorer {
+            jobs,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Which model this is.
+    pub fn identity(&self) -> &ModelIdentity {
+        &self.shared.identity
+    }
+
+    /// The head of that name.
+    pub fn head(&self, name: &str) -> Option<&Arc<Head>> {
+        self.shared.identity.heads.iter().find(|head| head.name == name)
+    }
+
+    /// Scores a column; results come in its order. Dropping the future gives the work up.
+    ///
+    /// # Errors
+    /// When tokenization or the forward pass fails, for this call only.
+    pub async fn score(&self, texts: &StringArray) -> Result<Scores, ScoreError> {
+        let permit = self.reserve(texts.len()).await?;
+        let (reply, result) = oneshot::channel();
+        let (scorer, texts) = (self.clone(), texts.clone());
+        rayon::spawn(move || {
+            if !reply.is_closed() {
+                scorer.submit(&texts, permit, reply);
+            }
+        });
+        result.await.map_err(|_| ScoreError::Stopped)?
+    }
+
+    /// Scores a column and blocks until the result is there. It may be called anywhere, on a tokio worker too (whose thread it
+    /// then holds).
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    pub fn score_blocking(&self, texts: &StringArray) -> Result<Scores, ScoreError> {
+        let permit = wait(self.reserve(texts.len()))?;
+        let (reply, result) = oneshot::channel();
+        self.submit(texts, permit, reply);
+        wait(result).map_err(|_| ScoreError::Stopped)?
+    }
+
+    /// The tokens the model reads of every text, its own markers included; NULL for NULL.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a text.
+    pub fn tokens(&self, texts: &StringArray) -> Result<ListArray, ScoreError> {
+        let tokenizer = &self.shared.tokenizer;
+        let encoded = tokenizer.encode(texts)?;
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for row in 0..texts.len() {
+            for &id in encoded.row(row) {
+                lists.values().append_value(tokenizer.token(id));
+            }
+            lists.append(texts.is_valid(row));
+        }
+        Ok(lists.finish())
+    }
+
+    /// How many tokens the model reads of every text: the lengths of [`Scorer::tokens`], and the `n_tokens` of its scores.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a text.
+    pub fn token_counts(&self, texts: &StringArray) -> Result<Int32Array, ScoreError> {
+        let encoded = self.shared.tokenizer.encode(texts)?;
+        let mut counts = Int32Builder::with_capacity(texts.len());
+        for row in 0..texts.len() {
+            counts.append_option(texts.is_valid(row).then(|| encoded.row(row).len() as i32));
+        }
+        Ok(counts.finish())
+    }
+
+    /// What this scorer has done so far, for all callers together.
+    pub fn stats(&self) -> ScorerStats {
+        let counters = &self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ScorerStats {
+            rows: get(&counters.rows),
+            tokens: get(&counters.tokens),
+            padded_tokens: get(&counters.padded_tokens),
+            batches: get(&counters.batches),
+            model_seconds: get(&counters.model_nanos) as f64 / 1e9,
+            tokenize_seconds: get(&counters.tokenize_nanos) as f64 / 1e9,
+        }
+    }
+
+    /// Waits for room in the queue. A call with more rows than the queue holds takes it all, so that it runs alone.
+    async fn reserve(&self, rows: usize) -> Result<Permit, ScoreError> {
+        let rows = rows.min(self.shared.queue_rows) as u32;
+        let permit = self.shared.room.clone().acquire_many_owned(rows).await;
+        permit.map_err(|_| ScoreError::Stopped)
+    }
+
+    /// Tokenizes on the current thread and rayon's, and hands over to the owner.
+    fn submit(&self, texts: &StringArray, permit: Permit, reply: Reply) {
+        let started = Instant::now();
+        let encoded = self.shared.tokenizer.encode(texts);
+        self.shared
+            .counters
+            .tokenize_nanos
+            .fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        match encoded {
+            // A caller that has hung up and an owner that has stopped look the same from here: nobody waits for the answer.
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(encoded) => drop(self.jobs.send(Job::new(encoded, permit, reply))),
+        }
+    }
+}
+
+pub(crate) type Permit = tokio::sync::OwnedSemaphorePermit;
+pub(crate) type Reply = oneshot::Sender<Result<Scores, ScoreError>>;
+
+/// Polls a future on this thread, parked in between. Unlike tokio's own blocking calls this works inside a runtime too;
+/// `unconstrained` keeps the caller task's budget from starving it there.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}

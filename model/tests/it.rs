@@ -1,0 +1,11 @@
+//! The crate as its users see it: one binary, so that libtorch is linked once.
+
+#![allow(clippy::unwrap_used)]
+
+mod it {
+    mod checkpoint;
+    mod evaluate;
+    mod scorer;
+    mod support;
+    mod training;
+}

@@ -1,0 +1,302 @@
+//! The command line. Names are a contract.
+
+mod model;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use tamiz::config::{self, Config, LogFormat};
+use tamiz::jobs::demo::DemoOptions;
+use tamiz::jobs::produce::ProduceOptions;
+use tamiz::jobs::progress::{Progress, summary};
+use tamiz::jobs::run::Until;
+use tamiz::jobs::sql::{Format, NamedTable, Session};
+use tamiz::jobs::{self, JobError};
+use tamiz::line::Line;
+use tamiz::source::Stop;
+use tamiz::stages::decode::Origin;
+use tamiz::stats::Stats;
+
+/// Kafka → the sieve → a Transformer → a Delta table, and SQL over it.
+#[derive(Debug, Parser)]
+#[command(name = "tamiz", version, about, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Embedded broker, made-up posts, the whole pipeline, a table, and SQL answers on screen.
+    Demo {
+        /// Posts to make.
+        #[arg(long, default_value_t = 5_000)]
+        posts: u64,
+        /// Folder for the tables; a new one below data/demo unless given.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Check configuration, stages, model, broker and tables; tell all problems at once. Touches nothing.
+    Check {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Kafka to tables, until a signal: then drain, commit, exit 0.
+    Run {
+        /// Stop once every partition was read to its end.
+        #[arg(long)]
+        until_caught_up: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// JSON-lines or Parquet files through the same stages into a table; goes on where it stopped.
+    Batch {
+        /// File or folder: .jsonl, .jsonl.zst, .parquet.
+        #[arg(long)]
+        from: PathBuf,
+        /// Address of the posts table; dead letters go beside it, to TO_dead_letters.
+        #[arg(long)]
+        to: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// SQL over tables, with the model as functions: one query, a file, or a prompt.
+    Sql {
+        /// A table: a Delta folder or s3:// address, or a .parquet, .csv or .jsonl file.
+        #[arg(short, long = "table", value_name = "NAME=PATH")]
+        tables: Vec<NamedTable>,
+        /// Run the statements of a file.
+        #[arg(short, long, conflicts_with = "query")]
+        file: Option<PathBuf>,
+        /// How answers are written.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// The query; without it and without --file, a prompt.
+        query: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// JSON lines to a Kafka topic.
+    Produce {
+        /// The topic.
+        #[arg(long)]
+        topic: String,
+        /// Messages per second; unlimited unless given.
+        #[arg(long)]
+        rate: Option<f64>,
+        /// .jsonl or .jsonl.zst files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Train, measure and look at models.
+    Model {
+        #[command(subcommand)]
+        command: model::Command,
+    },
+}
+
+/// Options of every command that reads the configuration.
+#[derive(Debug, Args)]
+struct Common {
+    /// Configuration file; the defaults otherwise.
+    #[arg(short, long)]
+    config: Option<PathBuf>,
+    /// Folder of the model, instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Do without a model.
+    #[arg(long, conflicts_with = "model")]
+    no_model: bool,
+    /// auto, cpu, cuda or cuda:N, instead of the configured device.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl Common {
+    fn load(&self) -> Result<Config, JobError> {
+        let mut config = config::load(self.config.as_deref(), std::env::vars())?;
+        if let Some(model) = &self.model {
+            config.model.path = model.display().to_string();
+        }
+        if let Some(device) = &self.device {
+            config.model.device.clone_from(device);
+        }
+        config.model.enabled &= !self.no_model;
+        Ok(config)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As its job's.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let command = match arguments.command {
+        Command::Model { command } => {
+            log("info", LogFormat::Human);
+            let stop = Stop::default();
+            return Ok(runtime()?.block_on(async { model::run(command, &on_signal(&stop)) })?);
+        }
+        other => other,
+    };
+    let common = match &command {
+        Command::Demo { common, .. }
+        | Command::Check { common }
+        | Command::Run { common, .. }
+        | Command::Batch { common, .. }
+        | Command::Sql { common, .. }
+        | Command::Produce { common, .. } => common,
+        Command::Model { .. } => return Ok(()),
+    };
+    let config = common.load()?;
+    log(&config.log.level, config.log.format);
+    Ok(runtime()?.block_on(work(command, config))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, JobError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| JobError::Io {
+            what: "cannot start the runtime".into(),
+            source,
+        })
+}
+
+async fn work(command: Command, config: Config) -> Result<(), JobError> {
+    let mut out = io::stdout();
+    match command {
+        Command::Demo { posts, dir, .. } => jobs::demo::demo(config, &DemoOptions { posts, dir }, &mut out).await,
+        Command::Check { .. } => jobs::check::check(&config, &mut out).await,
+        Command::Run { until_caught_up, .. } => {
+            let until = if until_caught_up {
+                Until::CaughtUp
+            } else {
+                Until::Stopped
+            };
+            stream(&config, until).await
+        }
+        Command::Batch { from, to, .. } => batch(config, from, to).await,
+        Command::Sql {
+            tables,
+            file,
+            format,
+            query,
+            ..
+        } => {
+            let session = Session::new(&config, jobs::scorer(&config)?)?;
+            for table in &tables {
+                session.table(&table.name, &table.path).await?;
+            }
+            match (query, file) {
+                (Some(query), _) => session.script(&query, format, &mut out).await,
+                (None, Some(file)) => {
+                    let script = std::fs::read_to_string(&file).map_err(|source| JobError::Io {
+                        what: format!("cannot read `{}`", file.display()),
+                        source,
+                    })?;
+                    session.script(&script, format, &mut out).await
+                }
+                (None, None) => session.prompt(format, &mut out).await,
+            }
+        }
+        Command::Produce { topic, rate, files, .. } => produce(config, ProduceOptions { topic, rate, files }).await,
+        Command::Model { .. } => Ok(()),
+    }
+}
+
+async fn stream(config: &Config, until: Until) -> Result<(), JobError> {
+    config.check()?;
+    let scorer = jobs::scorer(config)?;
+    let stats = Arc::new(Stats::default());
+    let steps = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?.steps();
+    let stop = on_signal(&Stop::default());
+    let progress = Progress::follow(Arc::clone(&stats), steps.clone(), None);
+    let result = jobs::run::run(config, scorer, until, Arc::clone(&stats), stop).await;
+    let took = progress.finish();
+    tell(&summary(&steps, &stats.snapshot(), took));
+    result
+}
+
+async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobError> {
+    config.sink.dead_letters = format!("{}_dead_letters", to.trim_end_matches('/'));
+    config.sink.posts = to;
+    config.check()?;
+    let scorer = jobs::scorer(&config)?;
+    let stats = Arc::new(Stats::default());
+    let steps = Line::new(&config, scorer.clone(), Origin::File, Arc::clone(&stats))?.steps();
+    let stop = on_signal(&Stop::default());
+    let progress = Progress::follow(Arc::clone(&stats), steps.clone(), jobs::batch::known_rows(&from));
+    let result = jobs::batch::batch(&config, &from, scorer, Arc::clone(&stats), stop).await;
+    let took = progress.finish();
+    tell(&summary(&steps, &stats.snapshot(), took));
+    result
+}
+
+async fn produce(config: Config, options: ProduceOptions) -> Result<(), JobError> {
+    let stop = on_signal(&Stop::default());
+    let topic = options.topic.clone();
+    let started = std::time::Instant::now();
+    let work = tokio::task::spawn_blocking(move || jobs::produce::produce(&config, &options, &stop));
+    let produced = work
+        .await
+        .map_err(|_| JobError::Failed("the producer panicked".into()))??;
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = produced.acknowledged as f64 / seconds.max(1e-9);
+    tell(&format!(
+        "{} messages, {:.1} MB to {topic} in {seconds:.1} s ({rate:.0}/s)\n",
+        produced.acknowledged,
+        produced.bytes as f64 / 1e6
+    ));
+    Ok(())
+}
+
+/// What a person should know, on standard error: standard output belongs to answers.
+fn tell(text: &str) {
+    // A closed standard error is no reason to fail.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// SIGTERM and SIGINT ask to drain and commit; a second one ends the process at once.
+fn on_signal(stop: &Stop) -> Stop {
+    let (own, theirs) = (stop.clone(), stop.clone());
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::warn!("signals cannot be heard: end the process with SIGKILL, nothing is lost");
+            return;
+        };
+        for round in 0.. {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if round > 0 {
+                tracing::warn!("stopped at once; what was not committed is read again at the next start");
+                std::process::abort();
+            }
+            tracing::info!("stopping: what was read is committed first");
+            theirs.set();
+        }
+    });
+    own
+}
+
+fn log(level: &str, format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let quiet = "datafusion=warn,deltalake_core=warn,delta_kernel=warn,delta_kernel_default_engine=warn,buoyant_kernel=error,buoyant_kernel_engine=warn,object_store=warn,hyper=warn,rustyline=warn";
+    let filter = EnvFilter::try_new(format!("{level},{quiet}")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false);
+    // A second call, as in tests, changes nothing.
+    let _ = match format {
+        LogFormat::Human => subscriber.compact().try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+}

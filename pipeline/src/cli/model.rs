@@ -1,0 +1,131 @@
+//! `tamiz model …`
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use tamiz::jobs::JobError;
+use tamiz::jobs::model::{self, EvalOptions};
+use tamiz::source::Stop;
+use tamiz_model::{DeviceChoice, ScorerOptions, Selection, TrainConfig};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// What a checkpoint is: identity, heads, labels, size, how it was made.
+    Info {
+        /// Folder of the model; the one that ships unless given.
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+    },
+    /// Token ids, logits and labels per text, one JSON object a line.
+    Score {
+        /// Folder of the model; the one that ships unless given.
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+        /// auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
+        /// Texts; lines of standard input unless given.
+        texts: Vec<String>,
+    },
+    /// Measure a head on labelled texts.
+    Eval {
+        /// Folder of the model; the one that ships unless given.
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+        /// JSON lines with `text` and `label`, plain or .zst.
+        #[arg(long)]
+        data: PathBuf,
+        /// The head.
+        #[arg(long)]
+        head: String,
+        /// Translate the file's labels: World=world_news,Sports=sports.
+        #[arg(long, value_delimiter = ',', value_parser = pair)]
+        map: Vec<(String, String)>,
+        /// Take only rows whose field has this value: lang=english.
+        #[arg(long, value_delimiter = ',', value_parser = pair)]
+        only: Vec<(String, String)>,
+        /// auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Train a model.
+    Train {
+        /// The run, as model/configs/default.toml.
+        #[arg(long)]
+        config: PathBuf,
+        /// The folder that the configuration's data paths start from.
+        #[arg(long)]
+        data: PathBuf,
+        /// Where the checkpoint goes.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// auto, cpu, cuda or cuda:N, instead of the configured one.
+        #[arg(long)]
+        device: Option<DeviceChoice>,
+    },
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
+        _ => Err(format!("`{text}` is not FROM=TO")),
+    }
+}
+
+fn folder(given: Option<PathBuf>) -> Result<PathBuf, JobError> {
+    Ok(given.map_or_else(tamiz_model::default_weights, Ok)?)
+}
+
+pub(super) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
+    let mut out = io::stdout();
+    match command {
+        Command::Info { model } => model::info(&folder(model)?, &mut out),
+        Command::Score { model, device, texts } => {
+            model::score(&folder(model)?, device, &texts, &mut io::stdin().lock(), &mut out)
+        }
+        Command::Eval {
+            model,
+            data,
+            head,
+            map,
+            only,
+            device,
+            json,
+        } => {
+            let of = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
+            let selection = Selection {
+                map: of(map),
+                only: of(only),
+            };
+            let options = EvalOptions {
+                data,
+                head,
+                selection,
+                json,
+            };
+            let scorer = ScorerOptions {
+                device,
+                ..ScorerOptions::default()
+            };
+            model::eval(&folder(model)?, &options, scorer, &mut out)
+        }
+        Command::Train {
+            config,
+            data,
+            out: folder,
+            device,
+        } => {
+            let mut config = TrainConfig::read(&config)?;
+            config.data = data;
+            if let Some(device) = device {
+                config.device = device;
+            }
+            model::train(&config, &folder, stop, &mut out)
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The configuration: one TOML file over the embedded defaults, the environment over the file, flags over both.
+//!
+//! Architecture Invariant: no globals. Whoever needs a setting is given it.
+
+mod load;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tamiz_model::{DeviceChoice, ScorerOptions};
+use tamiz_schemas::mapping::{InputConfig, Mapping};
+use tamiz_udfs::TextOptions;
+use tamiz_udfs::text::pii::{Kind, Mode, PiiPolicy, PseudonymKey, Scrubber};
+
+pub use load::{DEFAULT, load};
+
+use crate::source::BatchLimits;
+use crate::source::kafka::{FirstStart, KafkaConfig};
+use crate::stages::finish::DeadLetterRules;
+use crate::stages::language::LanguageRules;
+use crate::stages::noise::{NoiseConfig, TAGS};
+use crate::stages::scrub::{Authors, Scrub};
+use crate::stages::validate::{Validate, ValidateRules};
+
+/// Environment variable that holds the key of the pseudonyms.
+pub const KEY_VARIABLE: &str = "TAMIZ_PII_KEY";
+
+/// Everything that can be set; `pipeline/default.toml` documents each option.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[pipeline]`
+    pub pipeline: PipelineConfig,
+    /// `[source]`
+    pub source: SourceConfig,
+    /// `[input]`
+    pub input: InputConfig,
+    /// `[validate]`
+    pub validate: ValidateRules,
+    /// `[language]`
+    pub language: LanguageRules,
+    /// `[noise]`
+    pub noise: NoiseConfig,
+    /// `[pii]`
+    pub pii: PiiConfig,
+    /// `[model]`
+    pub model: ModelConfig,
+    /// `[sink]`
+    pub sink: SinkConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[log]`
+    pub log: LogConfig,
+}
+
+/// `[pipeline]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// Name under which the tables remember how far this pipeline has read.
+    pub name: String,
+}
+
+/// `[source]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// `[source.kafka]`
+    pub kafka: KafkaConfig,
+}
+
+/// What happens to authors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthorMode {
+    /// A keyed pseudonym.
+    Hash,
+    /// Nothing is kept.
+    Drop,
+}
+
+/// `[pii]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PiiConfig {
+    /// Mode of the kinds not named in `kinds`.
+    pub default: Mode,
+    /// Mode by kind.
+    pub kinds: BTreeMap<Kind, Mode>,
+    /// What happens to authors.
+    pub authors: AuthorMode,
+    /// File that holds the key.
+    pub key_file: String,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Whether rows are scored.
+    pub enabled: bool,
+    /// Folder of the checkpoint; empty for the one that ships.
+    pub path: String,
+    /// Device.
+    pub device: String,
+    /// Padded tokens per forward pass.
+    pub batch_tokens: usize,
+    /// libtorch's threads; 0: one per core.
+    pub threads: usize,
+}
+
+/// `[sink]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinkConfig {
+    /// Address of the posts table.
+    pub posts: String,
+    /// Address of the dead-letters table.
+    pub dead_letters: String,
+    /// A commit is made when this many payload bytes wait.
+    pub flush_bytes: usize,
+    /// … or when the oldest row has waited this long.
+    pub flush_seconds: f64,
+    /// Keep payloads of dead letters.
+    pub keep_payload: bool,
+    /// Reasons that are counted but not stored.
+    pub ignore: BTreeSet<String>,
+    /// Options of the object store.
+    pub storage: BTreeMap<String, String>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes in flight between source and commit.
+    pub memory_bytes: usize,
+    /// Rows of a batch.
+    pub batch_rows: usize,
+    /// Payload bytes of a batch.
+    pub batch_bytes: usize,
+    /// How long a first row waits for company.
+    pub linger_millis: u64,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// error, warn, info, debug or trace.
+    pub level: String,
+    /// How log lines look.
+    pub format: LogFormat,
+}
+
+/// One thing that is wrong: where, what, and the cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Key, as `sink.flush_bytes`; or what was checked.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// A configuration that cannot be used: every problem at once.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", join(.0))]
+pub struct ConfigError(pub Vec<Problem>);
+
+fn join(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// The defaults.
+    ///
+    /// # Errors
+    /// The environment holds a wrong value.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        load(None, std::env::vars())
+    }
+
+    /// Everything that is wrong with the values themselves; asks no broker, opens no file but the key's.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut wrong = |key: &str, message: String| {
+            found.push(Problem {
+                key: key.into(),
+                message,
+            })
+        };
+        if self.pipeline.name.is_empty() || self.pipeline.name.contains('/') {
+            wrong("pipeline.name", "give the pipeline a name without `/`".into());
+        }
+        if let Err(error) = self.input.mapping() {
+            wrong("input", error.to_string());
+        }
+        if let Err(message) = Validate::new(&self.validate) {
+            wrong("validate.oldest", message);
+        }
+        for tag in self.noise.actions.keys().filter(|tag| !TAGS.contains(&tag.as_str())) {
+            wrong(
+                &format!("noise.actions.{tag}"),
+                format!("no such tag; known are {}", TAGS.join(", ")),
+            );
+        }
+        self.kafka_problems(&mut wrong);
+        self.limit_problems(&mut wrong);
+        if let Err(message) = self.model.device.parse::<DeviceChoice>() {
+            wrong("model.device", format!("`{}`: {message}", self.model.device));
+        }
+        if let Err(message) = self.scrub() {
+            wrong("pii", message);
+        }
+        if self.log.level.parse::<tracing::Level>().is_err() {
+            wrong(
+                "log.level",
+                format!("`{}`: use error, warn, info, debug or trace", self.log.level),
+            );
+        }
+        found
+    }
+
+    fn kafka_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        let kafka = &self.source.kafka;
+        if kafka.brokers.is_empty() {
+            wrong("source.kafka.brokers", "name at least one broker as host:port".into());
+        }
+        if kafka.topics.is_empty() {
+            wrong("source.kafka.topics", "name at least one topic".into());
+        }
+        let time = tamiz_schemas::time::parse(&kafka.first_start_timestamp);
+        if kafka.first_start == FirstStart::Timestamp && time.is_none() {
+            wrong(
+                "source.kafka.first_start_timestamp",
+                "write a moment, as 2026-01-02T03:04:05Z".into(),
+            );
+        }
+        for name in kafka.forbidden_options() {
+            let key = format!("source.kafka.options.{name}");
+            wrong(&key, "delivery rests on tamiz's own value: take the option out".into());
+        }
+        for name in kafka
+            .options
+            .keys()
+            .filter(|name| name.contains("password") || name.contains("secret"))
+        {
+            let key = format!("source.kafka.options.{name}");
+            wrong(
+                &key,
+                "secrets do not belong in a configuration file: take the option out".into(),
+            );
+        }
+    }
+
+    fn limit_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        let (limits, sink) = (&self.limits, &self.sink);
+        if sink.flush_bytes > limits.memory_bytes / 2 {
+            wrong(
+                "sink.flush_bytes",
+                format!(
+                    "{} is more than half of limits.memory_bytes ({}): the line would stand still; lower the one or \
+                     raise the other",
+                    sink.flush_bytes, limits.memory_bytes
+                ),
+            );
+        }
+        if limits.batch_bytes * 4 > limits.memory_bytes {
+            wrong(
+                "limits.batch_bytes",
+                "must be at most a quarter of limits.memory_bytes".into(),
+            );
+        }
+        if self.validate.max_payload_bytes > limits.memory_bytes / 2 {
+            wrong(
+                "validate.max_payload_bytes",
+                "must be at most half of limits.memory_bytes".into(),
+            );
+        }
+        if limits.batch_rows == 0 || limits.batch_rows > 1_000_000 {
+            wrong("limits.batch_rows", "must be between 1 and 1,000,000".into());
+        }
+        if !sink.flush_seconds.is_finite() || sink.flush_seconds <= 0.0 || sink.flush_seconds > 86_400.0 {
+            wrong("sink.flush_seconds", "must be more than 0 and at most 86,400".into());
+        }
+        if sink.posts.is_empty() || sink.dead_letters.is_empty() {
+            wrong("sink", "`posts` and `dead_letters` need an address each".into());
+        } else if sink.posts.trim_end_matches('/') == sink.dead_letters.trim_end_matches('/') {
+            wrong("sink.dead_letters", "must not be the posts table".into());
+        }
+        if self.model.batch_tokens < 128 {
+            wrong("model.batch_tokens", "must be at least 128".into());
+        }
+    }
+
+    /// Ok, or every problem.
+    ///
+    /// # Errors
+    /// As [`Config::problems`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let problems = self.problems();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError(problems))
+        }
+    }
+
+    /// The mapping of `[input]`.
+    ///
+    /// # Errors
+    /// A pointer is none.
+    pub fn mapping(&self) -> Result<Mapping, ConfigError> {
+        self.input.mapping().map_err(|error| {
+            ConfigError(vec![Problem {
+                key: "input".into(),
+                message: error.to_string(),
+            }])
+        })
+    }
+
+    /// The key of the pseudonyms, from the environment or its file; `None` where neither is given.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the key is too short. Never tells the key.
+    pub fn key(&self) -> Result<Option<PseudonymKey>, String> {
+        let secret = match std::env::var(KEY_VARIABLE) {
+            Ok(secret) => secret,
+            Err(_) if self.pii.key_file.is_empty() => return Ok(None),
+            Err(_) => std::fs::read_to_string(&self.pii.key_file)
+                .map_err(|error| format!("cannot read `pii.key_file` `{}`: {error}", self.pii.key_file))?,
+        };
+        PseudonymKey::new(secret.trim().as_bytes())
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The scrub stage.
+    ///
+    /// # Errors
+    /// A key is needed and there is none.
+    pub fn scrub(&self) -> Result<Scrub, String> {
+        let key = self.key()?;
+        let authors = match (self.pii.authors, key.clone()) {
+            (AuthorMode::Drop, _) => Authors::Drop,
+            (AuthorMode::Hash, Some(key)) => Authors::Pseudonym(key),
+            (AuthorMode::Hash, None) => {
+                return Err(format!(
+                    "pseudonyms of authors need a key: set {KEY_VARIABLE} (for example to the output of `openssl rand \
+                     -hex 32`, kept for as long as the table), name a `pii.key_file`, or set pii.authors = \"drop\""
+                ));
+            }
+        };
+        let policy = PiiPolicy {
+            default: self.pii.default,
+            kinds: self.pii.kinds.clone(),
+        };
+        let scrubber = Scrubber::new(policy, key).map_err(|error| error.to_string())?;
+        Ok(Scrub::new(scrubber, authors))
+    }
+
+    /// What the SQL functions scrub by: the same policy and key as the stream.
+    ///
+    /// # Errors
+    /// As [`Config::key`].
+    pub fn text_options(&self) -> Result<TextOptions, String> {
+        let pii = PiiPolicy {
+            default: self.pii.default,
+            kinds: self.pii.kinds.clone(),
+        };
+        Ok(TextOptions {
+            pii,
+            pseudonym_key: self.key()?,
+        })
+    }
+
+    /// Folder of the model.
+    ///
+    /// # Errors
+    /// The shipped model cannot be found.
+    pub fn model_path(&self) -> Result<PathBuf, String> {
+        if self.model.path.is_empty() {
+            tamiz_model::default_weights().map_err(|error| error.to_string())
+        } else {
+            Ok(Path::new(&self.model.path).to_path_buf())
+        }
+    }
+
+    /// Options of the scorer.
+    ///
+    /// # Errors
+    /// The device's name is no device.
+    pub fn scorer_options(&self) -> Result<ScorerOptions, String> {
+        Ok(ScorerOptions {
+            device: self
+                .model
+                .device
+                .parse::<DeviceChoice>()
+                .map_err(|error| error.to_string())?,
+            batch_tokens: self.model.batch_tokens,
+            threads: (self.model.threads > 0).then_some(self.model.threads),
+            ..ScorerOptions::default()
+        })
+    }
+
+    /// How large batches grow.
+    pub fn batch_limits(&self) -> BatchLimits {
+        BatchLimits {
+            rows: self.limits.batch_rows,
+            bytes: self.limits.batch_bytes,
+            linger: Duration::from_millis(self.limits.linger_millis),
+        }
+    }
+
+    /// What becomes of rejects.
+    pub fn dead_letter_rules(&self) -> DeadLetterRules {
+        DeadLetterRules {
+            keep_payload: self.sink.keep_payload,
+            ignore: self.sink.ignore.clone(),
+        }
+    }
+}

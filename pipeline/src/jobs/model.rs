@@ -1,0 +1,202 @@
+//! `tamiz model train | eval | info | score`.
+
+use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use arrow::array::StringArray;
+use serde_json::json;
+use tamiz_model::{Checkpoint, DeviceChoice, Evaluation, Probe, Progress, ScorerOptions, Selection, TrainConfig};
+
+use super::JobError;
+use super::sql::harmless;
+use crate::source::Stop;
+
+/// Rows scored at once by [`score`].
+const CHUNK_ROWS: usize = 256;
+
+fn put(out: &mut dyn Write, line: &str) -> Result<(), JobError> {
+    writeln!(out, "{line}").map_err(JobError::io("cannot write the answer"))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, JobError> {
+    serde_json::to_string_pretty(value).map_err(|error| JobError::Failed(format!("cannot write JSON: {error}")))
+}
+
+/// Writes what a checkpoint is.
+///
+/// # Errors
+/// The folder is no intact checkpoint.
+pub fn info(dir: &Path, out: &mut dyn Write) -> Result<(), JobError> {
+    put(out, &to_json(&Checkpoint::open(dir)?.info()?)?)
+}
+
+/// Writes, per text, token ids, logits and labels as one JSON object a line. Without texts, reads lines of `input`.
+///
+/// # Errors
+/// The folder is no intact checkpoint, or the model failed.
+pub fn score(
+    dir: &Path,
+    device: DeviceChoice,
+    texts: &[String],
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Result<(), JobError> {
+    let probe = Probe::open(dir, device)?;
+    let write = |texts: &[String], out: &mut dyn Write| -> Result<(), JobError> {
+        let scores = probe.score(&StringArray::from_iter_values(texts))?;
+        for (text, scores) in texts.iter().zip(scores) {
+            let line = json!({"text": text, "model": probe.checkpoint().identity().to_string(), "scores": scores});
+            put(out, &line.to_string())?;
+        }
+        Ok(())
+    };
+    if !texts.is_empty() {
+        return texts.chunks(CHUNK_ROWS).try_for_each(|chunk| write(chunk, out));
+    }
+    let mut chunk = Vec::new();
+    for line in input.lines() {
+        chunk.push(line.map_err(JobError::io("cannot read standard input"))?);
+        if chunk.len() == CHUNK_ROWS {
+            write(&chunk, out)?;
+            chunk.clear();
+        }
+    }
+    if chunk.is_empty() { Ok(()) } else { write(&chunk, out) }
+}
+
+/// What to evaluate.
+#[derive(Debug, Clone)]
+pub struct EvalOptions {
+    /// JSON lines with `text` and `label`, plain or zstd.
+    pub data: PathBuf,
+    /// The head.
+    pub head: String,
+    /// Labels and rows to take.
+    pub selection: Selection,
+    /// JSON instead of a table.
+    pub json: bool,
+}
+
+/// Measures a head on labelled texts.
+///
+/// # Errors
+/// An unknown head or label, a file that cannot be read, or a model that failed.
+pub fn eval(dir: &Path, options: &EvalOptions, scorer: ScorerOptions, out: &mut dyn Write) -> Result<(), JobError> {
+    let found = tamiz_model::eval(dir, &options.data, &options.head, &options.selection, scorer)?;
+    if options.json {
+        return put(out, &to_json(&found)?);
+    }
+    table(&found, out)
+}
+
+fn table(found: &Evaluation, out: &mut dyn Write) -> Result<(), JobError> {
+    let metrics = &found.metrics;
+    put(
+        out,
+        &format!("model {}, head {}, {}", found.model, found.head, found.data.display()),
+    )?;
+    put(
+        out,
+        &format!(
+            "accuracy {:.4}  macro-F1 {:.4}  macro recall {:.4}  ({:.0} texts/s, padding {:.1} %, truncated {})",
+            metrics.accuracy,
+            metrics.macro_f1,
+            metrics.macro_recall,
+            found.texts_per_second,
+            found.padding * 100.0,
+            found.truncated
+        ),
+    )?;
+    put(
+        out,
+        &format!(
+            "{:<24} {:>9} {:>9} {:>9} {:>8}",
+            "label", "precision", "recall", "F1", "rows"
+        ),
+    )?;
+    for label in &metrics.labels {
+        put(
+            out,
+            &format!(
+                "{:<24} {:>9.4} {:>9.4} {:>9.4} {:>8}",
+                harmless(&label.label),
+                label.precision,
+                label.recall,
+                label.f1,
+                label.support
+            ),
+        )?;
+    }
+    put(out, "confusion (rows: truth, columns: prediction)")?;
+    for (label, row) in metrics.labels.iter().zip(&metrics.confusion) {
+        let cells: Vec<String> = row.iter().map(|count| format!("{count:>7}")).collect();
+        put(out, &format!("{:<24} {}", harmless(&label.label), cells.join(" ")))?;
+    }
+    Ok(())
+}
+
+/// Trains a model and writes its progress and outcome.
+///
+/// # Errors
+/// A configuration, data or folder that cannot be used, or libtorch's own.
+pub fn train(config: &TrainConfig, to: &Path, stop: &Stop, out: &mut dyn Write) -> Result<(), JobError> {
+    let mut failed = None;
+    let outcome = tamiz_model::train(config, to, &mut |progress| {
+        let told = put(out, &told(progress));
+        match told {
+            Ok(()) if !stop.is_set() => ControlFlow::Continue(()),
+            Ok(()) => ControlFlow::Break(()),
+            Err(error) => {
+                failed.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error),
+        None => put(out, &to_json(&outcome)?),
+    }
+}
+
+fn told(progress: &Progress) -> String {
+    match progress {
+        Progress::Ready {
+            texts,
+            tokens,
+            parameters,
+            left_out,
+        } => {
+            format!(
+                "{texts} texts ({left_out} left out: they stand in a validation set), {tokens} tokens, {parameters} weights"
+            )
+        }
+        Progress::Step {
+            step,
+            steps,
+            loss,
+            tokens_per_second,
+        } => {
+            format!("step {step}/{steps}  loss {loss:.4}  {tokens_per_second:.0} tokens/s")
+        }
+        Progress::Evaluated {
+            step,
+            score,
+            best,
+            figures,
+        } => {
+            let sets: Vec<String> = figures
+                .iter()
+                .map(|(set, figures)| {
+                    let own: Vec<String> = figures
+                        .iter()
+                        .map(|(name, value)| format!("{name} {value:.4}"))
+                        .collect();
+                    format!("  {set}: {}", own.join("  "))
+                })
+                .collect();
+            let mark = if *best { ", the best so far" } else { "" };
+            format!("step {step}: score {score:.4}{mark}\n{}", sets.join("\n"))
+        }
+    }
+}

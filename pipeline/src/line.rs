@@ -1,0 +1,87 @@
+//! The stages in their order, made from the configuration and checked as a chain.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use tamiz_model::Scorer;
+
+use crate::config::{Config, ConfigError, Problem};
+use crate::source;
+use crate::stage::{Chain, Stage};
+use crate::stages::decode::{Decode, Origin};
+use crate::stages::duplicates::Duplicates;
+use crate::stages::finish::DeadLetterRules;
+use crate::stages::language::Language;
+use crate::stages::noise::Noise;
+use crate::stages::normalize::Normalize;
+use crate::stages::score::Scoring;
+use crate::stages::validate::Validate;
+use crate::stats::Stats;
+
+/// All that a row passes between source and sink.
+pub struct Line {
+    /// Stages without a memory, run on many batches at once.
+    pub chain: Chain,
+    /// The stage with a memory, run in order.
+    pub duplicates: Arc<dyn Stage>,
+    /// The model.
+    pub scoring: Scoring,
+    /// What becomes of rejects.
+    pub rules: DeadLetterRules,
+    /// The counters.
+    pub stats: Arc<Stats>,
+}
+
+/// What a source's payload column holds when it is bytes.
+pub fn input_schema() -> SchemaRef {
+    source::schema(DataType::Binary)
+}
+
+impl Line {
+    /// Makes the stages and checks that each one's output is what the next one needs.
+    ///
+    /// # Errors
+    /// A setting that a stage refuses, or a model without the heads that the table needs.
+    pub fn new(
+        config: &Config,
+        scorer: Option<Scorer>,
+        origin: Origin,
+        stats: Arc<Stats>,
+    ) -> Result<Self, ConfigError> {
+        let wrong = |key: &str, message: String| {
+            ConfigError(vec![Problem {
+                key: key.into(),
+                message,
+            }])
+        };
+        let mapping = config.mapping()?;
+        let stages: Vec<Arc<dyn Stage>> = vec![
+            Arc::new(Decode::new(&mapping, config.validate.max_payload_bytes, origin)),
+            Arc::new(Validate::new(&config.validate).map_err(|message| wrong("validate", message))?),
+            Arc::new(Normalize),
+            Arc::new(Language::new(config.language.clone())),
+            Arc::new(Noise::new(config.noise.clone())),
+            Arc::new(config.scrub().map_err(|message| wrong("pii", message))?),
+        ];
+        let duplicates: Arc<dyn Stage> = Arc::new(Duplicates::new(config.noise.clone()));
+        let broken = |error: crate::stage::StageError| wrong("stages", error.to_string());
+        let chain = Chain::new(stages, input_schema(), Arc::clone(&stats)).map_err(broken)?;
+        let output = chain.output(input_schema()).map_err(broken)?;
+        duplicates.schema(&output).map_err(broken)?;
+        let scoring = Scoring::new(scorer).map_err(|error| wrong("model", error.to_string()))?;
+        Ok(Line {
+            chain,
+            duplicates,
+            scoring,
+            rules: config.dead_letter_rules(),
+            stats,
+        })
+    }
+
+    /// Every step's name, in order.
+    pub fn steps(&self) -> Vec<&'static str> {
+        let mut names = self.chain.names();
+        names.extend([self.duplicates.name(), crate::stages::score::NAME]);
+        names
+    }
+}

@@ -1,0 +1,36 @@
+//! The binary `tamiz`: parses the command line, sets up logs and signals, and runs one of the jobs.
+//!
+//! Exit codes: 0 done, 1 the job failed, 2 bad usage or configuration.
+
+mod cli;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tamiz::jobs::JobError;
+use tamiz::jobs::sql::harmless;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    match cli::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has had enough: normal.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.downcast_ref::<JobError>().map_or(1, JobError::exit_code);
+            let lines = format!("{error:#}");
+            let lines = lines.lines().map(|line| format!("tamiz: {}\n", harmless(line)));
+            // Nothing can be done where not even standard error can be written.
+            let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    error
+        .chain()
+        .any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,106 @@
+//! Puts the model's scores on a batch. The one step that waits, so it is not a [`crate::stage::Stage`]: rows are
+//! tokenized on rayon and queue for the thread that owns the model, beside everyone else who wants scores.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, StringArray, StructArray};
+use arrow::datatypes::{DataType, Field};
+use tamiz_model::Scorer;
+use tamiz_schemas::columns::*;
+use tamiz_schemas::posts;
+
+use super::{text, with_columns};
+use crate::batch::Batch;
+use crate::stage::StageError;
+use crate::stats::Stats;
+
+/// Name in metrics and messages.
+pub const NAME: &str = "score";
+
+/// Scores batches; without a model it leaves the columns empty.
+#[derive(Clone)]
+pub struct Scoring {
+    scorer: Option<Scorer>,
+    identity: Option<Arc<str>>,
+}
+
+impl Scoring {
+    /// With this model, or with none.
+    ///
+    /// # Errors
+    /// The model lacks a head that the table has a column for.
+    pub fn new(scorer: Option<Scorer>) -> Result<Self, StageError> {
+        if let Some(scorer) = &scorer {
+            for head in [SENTIMENT, TOPIC] {
+                if scorer.head(head).is_none() {
+                    let known: Vec<_> = scorer.identity().heads.iter().map(|head| head.name.as_str()).collect();
+                    return Err(StageError::Model(format!(
+                        "the model {} has no head `{head}` (it has {}): choose another with `model.path`",
+                        scorer.identity(),
+                        known.join(", ")
+                    )));
+                }
+            }
+        }
+        let identity = scorer.as_ref().map(|scorer| scorer.identity().to_string().into());
+        Ok(Scoring { scorer, identity })
+    }
+
+    /// Adds sentiment, topic, n_tokens, truncated and model to the batch.
+    ///
+    /// # Errors
+    /// The model failed on this batch.
+    pub async fn apply(&self, mut batch: Batch, stats: &Stats) -> Result<Batch, StageError> {
+        let started = Instant::now();
+        let rows = batch.rows.num_rows();
+        let columns = match &self.scorer {
+            Some(scorer) if rows > 0 => {
+                let scores = scorer.score(text(&batch.rows, NAME, TEXT)?).await?;
+                let head = |name: &'static str| {
+                    let found = scores.heads.iter().find(|head| head.head.name == name);
+                    found.ok_or_else(|| StageError::Model(format!("the model gave no scores for head `{name}`")))
+                };
+                let sentiment =
+                    tamiz_udfs::scores::sentiment(&scores).map_err(|error| StageError::Model(error.to_string()))?;
+                let topic = tamiz_udfs::scores::label_confidence(head(TOPIC)?);
+                let identity = self.identity.as_deref().unwrap_or_default();
+                let model = StringArray::from_iter_values(std::iter::repeat_n(identity, rows));
+                columns(
+                    sentiment,
+                    topic,
+                    scores.n_tokens.clone(),
+                    scores.truncated.clone(),
+                    model,
+                )
+            }
+            _ => columns(
+                StructArray::new_null(posts::sentiment_fields(), rows),
+                StructArray::new_null(posts::label_fields(), rows),
+                Int32Array::new_null(rows),
+                BooleanArray::new_null(rows),
+                StringArray::new_null(rows),
+            ),
+        };
+        batch.rows = with_columns(batch.rows, columns)?;
+        stats.stage(NAME, rows, 0, started.elapsed());
+        Ok(batch)
+    }
+}
+
+fn columns(
+    sentiment: StructArray,
+    topic: StructArray,
+    n_tokens: Int32Array,
+    truncated: BooleanArray,
+    model: StringArray,
+) -> Vec<(Field, ArrayRef)> {
+    let field = |name, array: &dyn Array| Field::new(name, array.data_type().clone(), true);
+    vec![
+        (field(SENTIMENT, &sentiment), Arc::new(sentiment) as ArrayRef),
+        (field(TOPIC, &topic), Arc::new(topic)),
+        (Field::new(N_TOKENS, DataType::Int32, true), Arc::new(n_tokens)),
+        (Field::new(TRUNCATED, DataType::Boolean, true), Arc::new(truncated)),
+        (Field::new(MODEL, DataType::Utf8, true), Arc::new(model)),
+    ]
+}

@@ -1,0 +1,120 @@
+//! Looking at tables without writing them: what lies at an address, and tables for SQL.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake_core::table::state::DeltaTableState;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::path::Path;
+
+use super::error::TableError;
+use super::spec::TableSpec;
+use super::store::{Location, Store};
+
+/// What lies at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inspection {
+    /// Nothing yet; a writer would create the table.
+    Absent,
+    /// A table that fits.
+    Present {
+        /// Its version.
+        version: u64,
+        /// Its data files.
+        files: usize,
+    },
+}
+
+/// Looks whether a writer could open the table. Touches nothing, so a missing right to write shows only later.
+///
+/// # Errors
+/// Those of [`TableWriter::open`](super::TableWriter::open), as far as they show without writing.
+pub async fn inspect(address: &str, store: &Store, spec: &TableSpec) -> Result<Inspection, TableError> {
+    let location = store.resolve(address)?;
+    let mismatch = |difference| TableError::Mismatch {
+        table: spec.name,
+        address: address.to_owned(),
+        difference,
+    };
+    spec.check().map_err(mismatch)?;
+    let Some(table) = load(&location).await? else {
+        return Ok(Inspection::Absent);
+    };
+    match spec.difference(&table).map_err(mismatch)? {
+        None => Ok(Inspection::Present {
+            version: table.version(),
+            files: table.log_data().num_files(),
+        }),
+        Some(difference) => Err(mismatch(difference)),
+    }
+}
+
+/// Makes the Delta table at `address` known to SQL as `name`, for reading. The table is seen as it is now; registering
+/// it again under its name shows what was committed since. Filters on partition columns and on columns with statistics
+/// skip files.
+///
+/// # Errors
+/// No table there, or one that cannot be read.
+pub async fn register(ctx: &SessionContext, name: &str, address: &str, store: &Store) -> Result<(), TableError> {
+    let location = store.resolve(address)?;
+    let missing = || TableError::Missing {
+        address: address.to_owned(),
+    };
+    let table = load(&location).await?.ok_or_else(missing)?;
+    let failed = |e: datafusion::error::DataFusionError| TableError::of("read the table at", address, e);
+    // Partition columns come as plain strings: as dictionaries, functions would have to know them too.
+    let config = DeltaScanConfig::new_from_session(&ctx.state()).with_wrap_partition_values(false);
+    let scan = DeltaScanNext::new(table.snapshot().clone(), config).map_err(failed)?;
+    DeltaTable::new(location.log_store)
+        .update_datafusion_session(&ctx.state())
+        .map_err(|e| TableError::of("read the table at", address, e))?;
+    ctx.deregister_table(name).map_err(failed)?;
+    ctx.register_table(name, Arc::new(scan)).map_err(failed)?;
+    Ok(())
+}
+
+/// The table, or `None` where one could be created.
+pub(super) async fn load(location: &Location) -> Result<Option<DeltaTableState>, TableError> {
+    let address = &location.address;
+    loop {
+        let looked = has_log(location).await?;
+        match DeltaTableState::try_new(&location.log_store, None).await {
+            Ok(table) => return Ok(Some(table)),
+            Err(DeltaTableError::NotATable(_)) => return vacant(location).await.map(|()| None),
+            Err(error) if looked => return Err(TableError::of("open the table at", address, error)),
+            // A folder that is not there is an error of its own kind in every store.
+            Err(_) if !has_log(location).await? => return vacant(location).await.map(|()| None),
+            // It came into being just now.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Refuses a place where files of others lie: vacuum would take them for orphans.
+async fn vacant(location: &Location) -> Result<(), TableError> {
+    let listed = match location.log_store.object_store(None).list_with_delimiter(None).await {
+        Ok(listed) => listed,
+        Err(error @ object_store::Error::NotFound { .. }) => match TableError::of("list", &location.address, error) {
+            error @ TableError::NoBucket { .. } => return Err(error),
+            _ => return Ok(()),
+        },
+        Err(error) => return Err(TableError::of("list", &location.address, error)),
+    };
+    let own = |path: &Path| {
+        path.filename()
+            .is_some_and(|name| name == "_delta_log" || name == "lost+found" || name.starts_with('.'))
+    };
+    let files = listed.objects.iter().map(|object| &object.location);
+    if files.chain(&listed.common_prefixes).all(own) {
+        return Ok(());
+    }
+    Err(TableError::Occupied {
+        address: location.address.clone(),
+    })
+}
+
+async fn has_log(location: &Location) -> Result<bool, TableError> {
+    let found = location.log_store.is_delta_table_location().await;
+    found.map_err(|e| TableError::of("list", &location.address, e))
+}
