@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tamiz::jobs::JobError;
+use tamiz::jobs::run::chain;
 use tamiz::jobs::sql::harmless;
 
 fn main() -> ExitCode {
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = error.downcast_ref::<JobError>().map_or(1, JobError::exit_code);
-            let lines = format!("{error:#}");
+            let lines = chain(error.as_ref());
             let lines = lines.lines().map(|line| format!("tamiz: {}\n", harmless(line)));
             // Nothing can be done where not even standard error can be written.
             let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());

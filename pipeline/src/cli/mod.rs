@@ -2,7 +2,7 @@
 
 mod model;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -154,7 +154,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         | Command::Produce { common, .. } => common,
         Command::Model { .. } => return Ok(()),
     };
-    let config = common.load()?;
+    let mut config = common.load()?;
+    if matches!(command, Command::Demo { .. }) && config.log.level == "info" {
+        // What an operator wants to know would only break into the demo's picture.
+        config.log.level = "warn".into();
+    }
     log(&config.log.level, config.log.format);
     Ok(runtime()?.block_on(work(command, config))?)
 }
@@ -220,7 +224,10 @@ async fn stream(config: &Config, until: Until) -> Result<(), JobError> {
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), None);
     let result = jobs::run::run(config, scorer, until, Arc::clone(&stats), stop).await;
     let took = progress.finish();
-    tell(&summary(&steps, &stats.snapshot(), took));
+    let done = stats.snapshot();
+    if result.is_ok() || done.read > 0 {
+        tell(&summary(&steps, &done, took));
+    }
     result
 }
 
@@ -235,7 +242,10 @@ async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobE
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), jobs::batch::known_rows(&from));
     let result = jobs::batch::batch(&config, &from, scorer, Arc::clone(&stats), stop).await;
     let took = progress.finish();
-    tell(&summary(&steps, &stats.snapshot(), took));
+    let done = stats.snapshot();
+    if result.is_ok() || done.read > 0 {
+        tell(&summary(&steps, &done, took));
+    }
     result
 }
 
@@ -286,13 +296,17 @@ fn on_signal(stop: &Stop) -> Stop {
     own
 }
 
+/// Libraries that would tell more than an operator wants to know. The Delta kernel logs each error that it returns.
+const QUIET: &str = "datafusion=warn,deltalake_core=warn,buoyant_kernel=off,buoyant_kernel_engine=warn,\
+                     object_store=warn,hyper=warn,rustyline=warn";
+
 fn log(level: &str, format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let quiet = "datafusion=warn,deltalake_core=warn,delta_kernel=warn,delta_kernel_default_engine=warn,buoyant_kernel=error,buoyant_kernel_engine=warn,object_store=warn,hyper=warn,rustyline=warn";
-    let filter = EnvFilter::try_new(format!("{level},{quiet}")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{level},{QUIET}")).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     // A second call, as in tests, changes nothing.
     let _ = match format {

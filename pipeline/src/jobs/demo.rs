@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngCore;
-use rdkafka::mocking::MockCluster;
 use rdkafka::producer::Producer;
 
+use super::embedded::Broker;
 use super::posts::Posts;
 use super::progress::{Progress, summary};
 use super::run::{Until, run};
@@ -76,11 +76,8 @@ pub async fn demo(mut config: Config, options: &DemoOptions, out: &mut dyn Write
     let dir = folder(options)?;
     let say =
         |out: &mut dyn Write, line: &str| writeln!(out, "{line}").map_err(JobError::io("cannot write the answer"));
-    let broker =
-        |error: rdkafka::error::KafkaError| JobError::Failed(format!("the embedded broker does not start: {error}"));
-    let cluster = MockCluster::new(1).map_err(broker)?;
-    cluster.create_topic(TOPIC, PARTITIONS, 1).map_err(broker)?;
-    prepare(&mut config, &dir, &cluster.bootstrap_servers())?;
+    let broker = Broker::start(TOPIC, PARTITIONS)?;
+    prepare(&mut config, &dir, &broker.servers()?)?;
     let scorer = scorer(&config)?;
     let model = scorer
         .as_ref()
@@ -159,7 +156,7 @@ fn prepare(config: &mut Config, dir: &Path, brokers: &str) -> Result<(), JobErro
     rand::rng().fill_bytes(&mut key);
     let key_file = dir.join("pseudonym.key");
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    std::fs::write(&key_file, hex).map_err(JobError::io(format!("cannot write `{}`", key_file.display())))?;
+    write_secret(&key_file, &hex).map_err(JobError::io(format!("cannot write `{}`", key_file.display())))?;
     let text = |path: PathBuf| path.display().to_string();
     config.pii.key_file = text(key_file);
     config.source.kafka.brokers = brokers.into();
@@ -170,6 +167,14 @@ fn prepare(config: &mut Config, dir: &Path, brokers: &str) -> Result<(), JobErro
     config.sink.flush_seconds = config.sink.flush_seconds.min(2.0);
     config.input = Default::default();
     Ok(())
+}
+
+/// Writes a new file that nobody else may read.
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
 }
 
 type Feeder = std::thread::JoinHandle<Result<(), JobError>>;

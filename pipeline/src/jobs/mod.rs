@@ -13,6 +13,7 @@
 pub mod batch;
 pub mod check;
 pub mod demo;
+mod embedded;
 pub mod model;
 pub mod posts;
 pub mod produce;

@@ -97,12 +97,15 @@ fn resume(reader: TableWriter, prefix: String) -> Resume {
     })
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line. Many libraries repeat their causes in their own words: those are said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        let words = error.to_string();
+        if !line.contains(&words) {
+            line = format!("{line}: {words}");
+        }
         cause = error.source();
     }
     line

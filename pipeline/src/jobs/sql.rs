@@ -4,10 +4,15 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use arrow::json::writer::LineDelimited;
 use arrow::util::pretty::pretty_format_batches;
 use clap::ValueEnum;
+use datafusion::error::DataFusionError;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use futures::StreamExt;
 use rustyline::error::ReadlineError;
@@ -56,8 +61,11 @@ pub struct Session {
     store: Store,
 }
 
-fn sql(error: datafusion::error::DataFusionError) -> JobError {
-    JobError::Sql(error.strip_backtrace())
+fn sql(error: DataFusionError) -> JobError {
+    match error.find_root() {
+        DataFusionError::SQL(error, _) => JobError::Sql(error.to_string()),
+        _ => JobError::Sql(error.strip_backtrace()),
+    }
 }
 
 fn write(error: std::io::Error) -> JobError {
@@ -154,11 +162,7 @@ impl Session {
             Format::Json => {
                 let mut rows = frame.execute_stream().await.map_err(sql)?;
                 while let Some(batch) = rows.next().await {
-                    let mut json = arrow::json::LineDelimitedWriter::new(Vec::new());
-                    let fail = |error: arrow::error::ArrowError| JobError::Sql(error.to_string());
-                    json.write(&batch.map_err(sql)?).map_err(fail)?;
-                    json.finish().map_err(fail)?;
-                    out.write_all(&json.into_inner()).map_err(write)?;
+                    out.write_all(&json_lines(&batch.map_err(sql)?)?).map_err(write)?;
                 }
                 Ok(())
             }
@@ -225,25 +229,41 @@ impl Session {
     }
 }
 
+fn arrow(error: ArrowError) -> JobError {
+    JobError::Sql(error.to_string())
+}
+
+/// One object a line; NULL is written as null.
+fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, JobError> {
+    let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+    let mut json = builder.build::<_, LineDelimited>(Vec::new());
+    json.write(batch).map_err(arrow)?;
+    json.finish().map_err(arrow)?;
+    Ok(json.into_inner())
+}
+
 /// CSV has no place for lists and structs: they are written as JSON.
 fn flat(batch: RecordBatch) -> Result<RecordBatch, JobError> {
-    use arrow::datatypes::{Field, Schema};
-    let fail = |error: arrow::error::ArrowError| JobError::Sql(error.to_string());
-    let options = arrow::util::display::FormatOptions::default();
     let mut fields = Vec::new();
-    let mut columns: Vec<arrow::array::ArrayRef> = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         if !field.data_type().is_nested() {
             fields.push(field.as_ref().clone());
             columns.push(column.clone());
             continue;
         }
-        let formatter = arrow::util::display::ArrayFormatter::try_new(column, &options).map_err(fail)?;
-        let text = (0..column.len()).map(|row| formatter.value(row).to_string());
-        columns.push(std::sync::Arc::new(arrow::array::StringArray::from_iter_values(text)));
-        fields.push(Field::new(field.name(), arrow::datatypes::DataType::Utf8, true));
+        let one = Schema::new(vec![field.as_ref().clone().with_name("c")]);
+        let lines = json_lines(&RecordBatch::try_new(Arc::new(one), vec![column.clone()]).map_err(arrow)?)?;
+        let lines = String::from_utf8_lossy(&lines);
+        // Each line is {"c":VALUE}.
+        let values = lines.lines().zip(0..).map(|(line, row)| {
+            let value = line.strip_prefix("{\"c\":").and_then(|rest| rest.strip_suffix('}'));
+            value.filter(|_| column.is_valid(row))
+        });
+        columns.push(Arc::new(values.collect::<StringArray>()));
+        fields.push(Field::new(field.name(), DataType::Utf8, true));
     }
-    RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns).map_err(fail)
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow)
 }
 
 /// Text whose control characters cannot steer a terminal; line ends stay.

@@ -109,6 +109,17 @@ impl Store {
                 )));
             }
         };
+        if let Some(file) = folder
+            .iter()
+            .flat_map(|folder| folder.ancestors())
+            .find(|part| part.is_file())
+        {
+            let problem = format!(
+                "`{}` is a file, and a table is a folder: name another place",
+                file.display()
+            );
+            return Err(bad(problem));
+        }
         if has_escape(
             folder
                 .as_deref()

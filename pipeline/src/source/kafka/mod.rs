@@ -5,117 +5,33 @@
 //!
 //! Architecture Invariant: no offset is skipped in silence. A stored offset that the topic no longer holds stops the run.
 
+mod config;
+mod handover;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+pub use config::{FirstStart, GroupProtocol, KafkaConfig};
 
 use super::{BatchLimits, Budget, Collector, RowAt, SourceError, Stop};
 use crate::batch::{Item, Permit, TopicPartition};
+use handover::Handover;
 
 /// How long the broker may take to answer a question about a topic.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long giving up partitions waits for their rows to be committed; the table's fence guards what takes longer.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Without budget, polling is held back this long before the partitions are paused: a pause throws prefetched data away.
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
 /// How often the group's offsets are brought up to the table's.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// Where a partition starts that the table knows nothing of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FirstStart {
-    /// The oldest message.
-    Earliest,
-    /// What arrives from now on.
-    Latest,
-    /// The first message at or after `first_start_timestamp`.
-    Timestamp,
-}
-
-/// Which group protocol to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupProtocol {
-    /// The classic one, cooperative-sticky.
-    Classic,
-    /// KIP-848, Kafka 4 and later.
-    Consumer,
-}
-
-/// The `[source.kafka]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaConfig {
-    /// Bootstrap servers, `host:port,host:port`.
-    pub brokers: String,
-    /// Topics to read.
-    pub topics: Vec<String>,
-    /// Consumer group.
-    pub group: String,
-    /// Group protocol.
-    pub group_protocol: GroupProtocol,
-    /// Where a new partition starts.
-    pub first_start: FirstStart,
-    /// RFC 3339 moment for `first_start = "timestamp"`.
-    pub first_start_timestamp: String,
-    /// Further librdkafka options, by their own names.
-    pub options: BTreeMap<String, String>,
-}
-
-/// Options that the delivery guarantee rests on; `options` may not change them.
-const FIXED: [(&str, &str); 4] = [
-    ("enable.auto.commit", "false"),
-    ("auto.offset.reset", "error"),
-    ("check.crcs", "true"),
-    ("isolation.level", "read_committed"),
-];
-
-impl KafkaConfig {
-    /// The client configuration that producers, consumers and checks share.
-    pub fn client(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.brokers).set("client.id", "tamiz");
-        for (name, value) in &self.options {
-            client.set(name, value);
-        }
-        client
-    }
-
-    fn consumer(&self, tell_end: bool) -> ClientConfig {
-        let mut client = self.client();
-        client
-            .set("group.id", &self.group)
-            .set("enable.partition.eof", tell_end.to_string());
-        match self.group_protocol {
-            GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
-            GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
-        };
-        for (name, value) in FIXED {
-            client.set(name, value);
-        }
-        client
-    }
-
-    /// Options that contradict the delivery guarantee.
-    pub fn forbidden_options(&self) -> Vec<&str> {
-        self.options
-            .keys()
-            .map(String::as_str)
-            .filter(|name| FIXED.iter().any(|(fixed, _)| fixed == name))
-            .collect()
-    }
-}
 
 /// What the table knows of partitions: the next offset to read, for those that it knows.
 pub type Resume = Box<dyn Fn(&[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, String> + Send + Sync>;
@@ -128,187 +44,6 @@ fn kafka_error(what: impl Into<String>) -> impl FnOnce(KafkaError) -> SourceErro
     move |error| SourceError::Kafka {
         what,
         cause: error.to_string(),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    expected: i64,
-    epoch: u64,
-}
-
-#[derive(Default)]
-struct Assigned {
-    positions: BTreeMap<TopicPartition, Position>,
-    revoked: Vec<TopicPartition>,
-    failure: Option<SourceError>,
-    epoch: u64,
-    first_at: Option<Instant>,
-}
-
-/// Hands the table's offsets over when partitions are assigned, and has the line drained before they are given up.
-pub struct Handover {
-    resume: Resume,
-    first_start: FirstStart,
-    first_start_millis: i64,
-    out: mpsc::Sender<Item>,
-    assigned: Mutex<Assigned>,
-}
-
-impl ClientContext for Handover {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka client");
-    }
-}
-
-impl ConsumerContext for Handover {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let result = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
-            _ => self.revoke(consumer, list),
-        };
-        if let Err(failure) = result {
-            self.lock().failure.get_or_insert(failure);
-        }
-    }
-}
-
-fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    list.elements()
-        .iter()
-        .map(|e| TopicPartition {
-            topic: e.topic().into(),
-            partition: e.partition(),
-        })
-        .collect()
-}
-
-fn cooperative(consumer: &BaseConsumer<Handover>) -> bool {
-    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
-}
-
-impl Handover {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Assigned> {
-        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<(), SourceError> {
-        let wanted = partitions(list);
-        let known = (self.resume)(&wanted).map_err(SourceError::Offsets)?;
-        for at in &wanted {
-            let start = self.start(consumer, at, known.get(at).copied())?;
-            list.set_partition_offset(&at.topic, at.partition, Offset::Offset(start))
-                .map_err(kafka_error("cannot set a start offset"))?;
-            let mut assigned = self.lock();
-            assigned.epoch += 1;
-            let epoch = assigned.epoch;
-            assigned
-                .positions
-                .insert(at.clone(), Position { expected: start, epoch });
-            tracing::info!(
-                topic = &*at.topic,
-                partition = at.partition,
-                offset = start,
-                "partition assigned"
-            );
-        }
-        self.lock().first_at.get_or_insert_with(Instant::now);
-        let done = if cooperative(consumer) {
-            consumer.incremental_assign(list)
-        } else {
-            consumer.assign(list)
-        };
-        done.map_err(kafka_error("cannot take the assigned partitions"))
-    }
-
-    fn start(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        at: &TopicPartition,
-        stored: Option<i64>,
-    ) -> Result<i64, SourceError> {
-        let (low, high) = consumer
-            .fetch_watermarks(&at.topic, at.partition, BROKER_TIMEOUT)
-            .map_err(kafka_error(format!(
-                "cannot ask for the offsets of `{}` [{}]",
-                at.topic, at.partition
-            )))?;
-        match stored {
-            Some(next) if next < low => Err(SourceError::Offsets(format!(
-                "`{}` [{}]: the table ends at offset {next}, but the topic now begins at {low}: {} messages were \
-                 deleted unread; restore them, or choose another `pipeline.name` to start afresh",
-                at.topic,
-                at.partition,
-                low - next
-            ))),
-            Some(next) if next > high => Err(SourceError::Offsets(format!(
-                "`{}` [{}]: the table ends at offset {next}, but the topic ends at {high}: it was made anew; \
-                 choose another `pipeline.name` to start afresh",
-                at.topic, at.partition
-            ))),
-            Some(next) => Ok(next),
-            None => match self.first_start {
-                FirstStart::Earliest => Ok(low),
-                FirstStart::Latest => Ok(high),
-                FirstStart::Timestamp => self.at_time(consumer, at, high),
-            },
-        }
-    }
-
-    fn at_time(&self, consumer: &BaseConsumer<Self>, at: &TopicPartition, high: i64) -> Result<i64, SourceError> {
-        let mut ask = TopicPartitionList::new();
-        let what = || {
-            format!(
-                "cannot ask for the offset of a time in `{}` [{}]",
-                at.topic, at.partition
-            )
-        };
-        ask.add_partition_offset(&at.topic, at.partition, Offset::Offset(self.first_start_millis))
-            .map_err(kafka_error(what()))?;
-        let found = consumer
-            .offsets_for_times(ask, BROKER_TIMEOUT)
-            .map_err(kafka_error(what()))?;
-        let offset = found.elements().first().map(|element| element.offset());
-        Ok(match offset {
-            Some(Offset::Offset(offset)) => offset,
-            _ => high,
-        })
-    }
-
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
-        let gone = partitions(list);
-        if !consumer.assignment_lost() {
-            self.drain();
-        }
-        let mut assigned = self.lock();
-        for at in gone {
-            tracing::info!(topic = &*at.topic, partition = at.partition, "partition revoked");
-            assigned.positions.remove(&at);
-            assigned.revoked.push(at);
-        }
-        drop(assigned);
-        let done = if cooperative(consumer) {
-            consumer.incremental_unassign(list)
-        } else {
-            consumer.unassign()
-        };
-        done.map_err(kafka_error("cannot give up partitions"))
-    }
-
-    /// Has all that was sent committed, so that the next owner starts behind it.
-    fn drain(&self) {
-        let (done, mut committed) = oneshot::channel();
-        if self.out.blocking_send(Item::Flush(done)).is_err() {
-            return;
-        }
-        let until = Instant::now() + DRAIN_TIMEOUT;
-        while Instant::now() < until {
-            match committed.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(5)),
-                _ => return,
-            }
-        }
-        tracing::warn!("rows of revoked partitions are not committed yet: the next owner will read them again");
     }
 }
 
@@ -345,19 +80,7 @@ impl KafkaSource {
     /// # Errors
     /// Unknown options, no broker, a missing topic.
     pub fn connect(config: &KafkaConfig, parts: KafkaParts) -> Result<Self, SourceError> {
-        let millis = match config.first_start {
-            FirstStart::Timestamp => tamiz_schemas::time::parse(&config.first_start_timestamp).map(|us| us / 1000),
-            _ => Some(0),
-        };
-        let handover = Handover {
-            resume: parts.resume,
-            first_start: config.first_start,
-            first_start_millis: millis.ok_or_else(|| {
-                SourceError::Offsets("`source.kafka.first_start_timestamp` is no RFC 3339 time".into())
-            })?,
-            out: parts.out.clone(),
-            assigned: Mutex::default(),
-        };
+        let handover = Handover::new(config, parts.resume, parts.out.clone())?;
         let consumer: BaseConsumer<Handover> = config
             .consumer(parts.until_caught_up)
             .create_with_context(handover)
