@@ -1,6 +1,6 @@
 //! The pipeline: Kafka or files → the sieve → the Transformer → a Delta table, and SQL over it.
 //!
-//! Start reading in [`flow`]: the straight line. [`batch`] is what flows, [`line`] the stages in their order, [`sink`]
+//! Start reading in [`flow`]: the straight line. [`batch`] is what flows, [`mod@line`] the stages in their order, [`sink`]
 //! the commits, [`jobs`] the commands.
 //!
 //! Architecture Invariant: a stage is a function on a batch and a SQL function is the same function on a column; the

@@ -8,7 +8,7 @@
 //! | one link / more | 0.15 / 0.30 |
 //! | three #tags or $cashtags / six or more | 0.15 / 0.35 |
 //! | 60 % capitals in 12 letters or more | 0.20 |
-//! | repetition, by the default [`NoiseRules`](super::NoiseRules) | 0.25 |
+//! | repetition, by the default [`NoiseRules`] | 0.25 |
 //! | an amount of money | 0.15 |
 //! | three `!` or more | 0.10 |
 //! | one phrase of bait / two / three or more | 0.30 / 0.50 / 0.65 |
