@@ -78,7 +78,8 @@ pub async fn check(config: &Config, out: &mut dyn Write) -> Result<(), JobError>
     }
 }
 
-fn broker(kafka: &KafkaConfig) -> Result<String, SourceError> {
+/// The cluster's id, if a broker answers and the topics exist.
+pub(super) fn broker(kafka: &KafkaConfig) -> Result<String, SourceError> {
     let client = kafka.client();
     let cluster = KafkaSource::cluster_id(&client)?;
     let consumer: rdkafka::consumer::BaseConsumer = client.create().map_err(|error| SourceError::Kafka {

@@ -8,6 +8,7 @@ use rand::Rng;
 use tamiz_model::Scorer;
 use tokio::sync::mpsc;
 
+use super::check::broker;
 use super::{JobError, flush_rules, open_tables, posts_spec, store};
 use crate::batch::TopicPartition;
 use crate::config::Config;
@@ -41,8 +42,9 @@ pub async fn run(
     stop: Stop,
 ) -> Result<(), JobError> {
     config.check()?;
-    let client = config.source.kafka.client();
-    let cluster = blocking(move || KafkaSource::cluster_id(&client)).await?;
+    let kafka = config.source.kafka.clone();
+    // Asked before the tables are opened: a wrong topic should not leave empty tables behind.
+    let cluster = blocking(move || broker(&kafka)).await?;
     let prefix = format!("{}/{cluster}", config.pipeline.name);
     loop {
         let line = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?;
