@@ -1,0 +1,157 @@
+//! A real Kafka: topics of one test, what was sent to them and where the broker put it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
+
+use super::skipped;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The shortest session that a broker accepts unless told otherwise: how long a killed member keeps its partitions.
+pub(crate) const SESSION_MILLIS: u32 = 6_000;
+
+/// Where the broker put a message: partition and offset.
+pub(crate) type Place = (i32, i64);
+
+/// The broker in TAMIZ_KAFKA.
+pub(crate) struct Broker {
+    pub(crate) servers: String,
+}
+
+impl Broker {
+    /// The broker, or a word that the test is skipped.
+    pub(crate) fn find() -> Option<Broker> {
+        let servers = std::env::var("TAMIZ_KAFKA").ok().filter(|servers| !servers.is_empty());
+        if servers.is_none() {
+            skipped("TAMIZ_KAFKA names no Kafka (scripts/test starts one)");
+        }
+        Some(Broker { servers: servers? })
+    }
+
+    /// A new topic, deleted with the value. `options` are the topic's own.
+    pub(crate) fn topic(&self, partitions: i32, options: &[(&str, &str)]) -> Topic {
+        let name = format!("it-{}", uuid::Uuid::new_v4());
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let new = options.iter().fold(new, |new, (key, value)| new.set(key, value));
+        let made = futures::executor::block_on(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
+        made[0].as_ref().unwrap();
+        Topic {
+            servers: self.servers.clone(),
+            name,
+            partitions,
+        }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.servers);
+        client
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+}
+
+/// A topic of one test.
+pub(crate) struct Topic {
+    servers: String,
+    pub(crate) name: String,
+    partitions: i32,
+}
+
+impl Topic {
+    fn broker(&self) -> Broker {
+        Broker {
+            servers: self.servers.clone(),
+        }
+    }
+
+    /// Sends payloads (`None`: a tombstone) and tells, for each, where the broker acknowledged it.
+    pub(crate) fn send<'p>(&self, payloads: impl IntoIterator<Item = Option<&'p [u8]>>) -> Vec<Place> {
+        let mut client = self.broker().client();
+        client
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "20")
+            .set("message.max.bytes", "100000000");
+        let producer: BaseProducer<Acknowledged> = client.create_with_context(Acknowledged::default()).unwrap();
+        let mut sent = 0;
+        for payload in payloads {
+            let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.name, sent);
+            record.payload = payload;
+            while let Err((error, back)) = producer.send(record) {
+                assert!(
+                    matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),
+                    "{error}"
+                );
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
+            sent += 1;
+        }
+        producer.flush(PATIENCE).unwrap();
+        let mut places = producer.context().0.lock().unwrap().clone();
+        places.sort_unstable();
+        assert_eq!(places.len(), sent, "not every message was acknowledged");
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// Per partition the offset after the last message.
+    pub(crate) fn ends(&self) -> Vec<i64> {
+        let consumer: BaseConsumer = self.broker().client().create().unwrap();
+        let end = |partition| consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1;
+        (0..self.partitions).map(end).collect()
+    }
+
+    /// The `[source.kafka]` section that reads this topic.
+    pub(crate) fn source(&self) -> String {
+        format!(
+            "[source.kafka]\nbrokers = \"{}\"\ntopics = [\"{name}\"]\ngroup = \"{name}\"\n",
+            self.servers,
+            name = self.name
+        )
+    }
+
+    /// As [`Topic::source`], by the new group protocol, in which the broker decides how long a dead member is missed.
+    pub(crate) fn source_by_new_protocol(&self) -> String {
+        self.source() + "group_protocol = \"consumer\"\n"
+    }
+
+    /// As [`Topic::source`], for a run that is killed: its successor does not wait longer than need be.
+    pub(crate) fn source_of_mortals(&self) -> String {
+        self.source() + &format!("options = {{ \"session.timeout.ms\" = \"{SESSION_MILLIS}\" }}\n")
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        let admin = self.broker().admin();
+        // A topic that stays is no reason to fail.
+        let _ = futures::executor::block_on(admin.delete_topics(&[&self.name], &AdminOptions::new()));
+    }
+}
+
+/// Notes number and place of every message that the broker took.
+#[derive(Default)]
+struct Acknowledged(Mutex<Vec<(usize, Place)>>);
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        // One that was refused is missed by the count at the end.
+        if let Ok(message) = result {
+            let place = (message.partition(), message.offset());
+            self.0.lock().unwrap().push((number, place));
+        }
+    }
+}
