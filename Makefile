@@ -20,4 +20,4 @@ check: setup ## format, lints, documentation, dependencies
 	@scripts/check
 
 bench: setup ## measurements; results belong in benchmarks/results
-	@cargo bench --profile dev -p tamiz-benchmarks $(ARGS)
+	@cargo bench --profile dev --workspace --bench stages --bench end_to_end $(ARGS)

@@ -131,7 +131,7 @@ async fn addresses_that_lead_nowhere_are_told_in_one_sentence() {
         ("s3://bucket", "names a bucket but no folder"),
         ("/tmp/50%20/posts", "holds `%` with two hexadecimal digits"),
         (taken.to_str().unwrap(), "holds files but no Delta table"),
-        (below.to_str().unwrap(), "cannot "),
+        (below.to_str().unwrap(), "is a file, and a table is a folder"),
     ] {
         let sentence = sentence(open(address, spec()).await);
         assert!(
