@@ -46,7 +46,14 @@ fn cases() -> Vec<(Vec<u8>, Option<&'static str>)> {
     ] {
         cases.push((raw(&text), Some(reason)));
     }
-    let fields = [
+    cases.extend(wrong_fields().map(|(other, reason)| (post("bad", other), Some(reason))));
+    cases.extend(harmless());
+    cases
+}
+
+/// Records with a field that cannot be.
+fn wrong_fields() -> impl Iterator<Item = (serde_json::Value, &'static str)> {
+    [
         (json!({"id": null}), "missing_field"),
         (json!({"id": ""}), "missing_field"),
         (json!({"id": "i".repeat(2_000)}), "bad_id"),
@@ -71,14 +78,8 @@ fn cases() -> Vec<(Vec<u8>, Option<&'static str>)> {
         (json!({"created_at": "1850-01-01T00:00:00Z"}), "too_old"),
         (json!({"created_at": 0}), "too_old"),
         (json!({"created_at": "9999-12-31T23:59:59Z"}), "in_the_future"),
-    ];
-    cases.extend(
-        fields
-            .into_iter()
-            .map(|(other, reason)| (post("bad", other), Some(reason))),
-    );
-    cases.extend(harmless());
-    cases
+    ]
+    .into_iter()
 }
 
 /// Payloads that are no record at all.
@@ -274,7 +275,11 @@ fn naughty_strings_in_every_field_and_as_payload_add_up() {
         "SELECT count(*) AS n FROM t WHERE id = 'naughty'",
     );
     assert!(number(&kept[0], "n") as usize > strings.len(), "{run}");
+    malformed_files(&folder, &malformed);
+}
 
+/// Whole files as messages: JSON of every wrong kind, and feeds that are no JSON at all.
+fn malformed_files(folder: &Folder, malformed: &Path) {
     let Some(broker) = Broker::find() else { return };
     let mut files = Vec::new();
     for below in ["json_parsing", "feed_encoding", "feed_illformed"] {
@@ -295,7 +300,7 @@ fn naughty_strings_in_every_field_and_as_payload_add_up() {
         (0, files.len()),
         "{run}"
     );
-    adds_up(&folder, &run, files.len(), ("p", "d"));
+    adds_up(folder, &run, files.len(), ("p", "d"));
 }
 
 fn contents(folder: &Path, files: &mut Vec<Vec<u8>>) {

@@ -77,7 +77,6 @@ fn a_full_disk_leaves_a_whole_table_and_a_rerun_completes_it() {
         rows >= summary.posts as i64 && rows < POSTS as i64,
         "{rows} rows; {full}"
     );
-    // Nothing is left of what could not be written, but for files that no log entry names.
     let again = folder.run(&call);
     assert_eq!(again.status.code(), Some(1), "{again}");
 
