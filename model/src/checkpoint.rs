@@ -107,15 +107,23 @@ impl Checkpoint {
     pub fn identity(&self) -> ModelIdentity {
         ModelIdentity {
             name: self.config.name.clone(),
-            sha: self
-                .manifest
-                .files
-                .get(WEIGHTS)
-                .map(|sha| sha.chars().take(12).collect())
-                .unwrap_or_default(),
+            sha: self.sha(),
             heads: self.config.heads.iter().cloned().map(Arc::new).collect(),
             max_tokens: self.config.encoder.max_tokens,
         }
+    }
+
+    /// Stands for everything that scores depend on: the weights, and the temperatures where a head has one.
+    fn sha(&self) -> String {
+        let weights = self.manifest.files.get(WEIGHTS).cloned().unwrap_or_default();
+        let heads = &self.config.heads;
+        let whole = if heads.iter().all(|head| head.temperature == 1.0) {
+            weights
+        } else {
+            let temperatures: Vec<String> = heads.iter().map(|head| head.temperature.to_string()).collect();
+            hex(&Sha256::digest(format!("{weights} {}", temperatures.join(" "))))
+        };
+        whole.chars().take(12).collect()
     }
 
     /// The place of a head.

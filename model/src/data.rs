@@ -160,10 +160,7 @@ mod tests {
     use std::io::Write;
 
     fn head() -> Head {
-        Head {
-            name: "mood".into(),
-            labels: vec!["good".into(), "bad".into()],
-        }
+        Head::new("mood", vec!["good".into(), "bad".into()])
     }
 
     fn read(lines: &str, selection: &Selection) -> Result<Labelled, ModelError> {

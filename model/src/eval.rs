@@ -159,7 +159,7 @@ impl Probe {
         let logits = self.network.logits(&[ids])?;
         let heads = self.checkpoint.config.heads.iter().zip(logits).map(|(head, logits)| {
             let mut probabilities = logits.clone();
-            softmax(&mut probabilities);
+            softmax(&mut probabilities, head.temperature);
             let (best, confidence) = best_of(&probabilities);
             HeadLogits {
                 head: head.name.clone(),

@@ -10,6 +10,8 @@
 //!
 //! Architecture invariant: this crate knows no Kafka, no SQL and no table; texts come as Arrow arrays and are never logged.
 
+mod architecture;
+mod baselines;
 mod batching;
 mod checkpoint;
 pub mod config;
@@ -27,11 +29,13 @@ mod scores;
 mod sets;
 pub mod testing;
 mod tokenizer;
+mod trace;
 mod train;
 mod train_config;
 pub mod transformer;
 mod vocabulary;
 
+pub use architecture::{Architecture, Classifier};
 pub use checkpoint::{Checkpoint, Manifest, ModelInfo, Origin, Precision, default_weights};
 pub use config::ModelConfig;
 pub use data::{Labelled, Selection, read_labelled};
@@ -42,5 +46,6 @@ pub use metrics::{LabelMetrics, Metrics};
 pub use scorer::{Scorer, ScorerOptions, ScorerStats};
 pub use scores::{Head, HeadScores, ModelIdentity, Scores};
 pub use tokenizer::{Encoded, Tokenizer};
+pub use trace::Trace;
 pub use train::{Ended, Figures, Progress, TrainOutcome, train};
 pub use train_config::TrainConfig;
