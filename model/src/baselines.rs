@@ -106,7 +106,13 @@ impl TextCnn {
                 .iter()
                 .enumerate()
                 .map(|(place, &width)| {
-                    let conv = nn::conv1d(&stack / place, encoder.hidden, filters, width, nn::ConvConfig::default());
+                    let conv = nn::conv1d(
+                        &stack / place,
+                        encoder.hidden,
+                        filters,
+                        width,
+                        nn::ConvConfig::default(),
+                    );
                     (width, conv)
                 })
                 .collect(),

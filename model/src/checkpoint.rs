@@ -223,6 +223,20 @@ pub(crate) fn save(
     Ok(manifest)
 }
 
+/// Gives a head of a checkpoint on disk another temperature. The weights stay as they are; the manifest is written last, so that a
+/// folder cut short is refused.
+pub(crate) fn set_temperature(dir: &Path, head: usize, temperature: f32) -> Result<Checkpoint, ModelError> {
+    let mut checkpoint = Checkpoint::open(dir)?;
+    checkpoint.config.heads[head].temperature = temperature;
+    checkpoint.config.check()?;
+    write_json(&dir.join(CONFIG), &checkpoint.config)?;
+    let manifest = &mut checkpoint.manifest;
+    manifest.heads.clone_from(&checkpoint.config.heads);
+    manifest.files.insert(CONFIG.to_owned(), sha256_of(&dir.join(CONFIG))?);
+    write_json(&dir.join(MANIFEST), &checkpoint.manifest)?;
+    Ok(checkpoint)
+}
+
 /// The folder of the model that ships with the program: `../share/tamiz/weights/tamiz-base` beside an installed binary, else
 /// `model/weights/tamiz-base` of the source tree it was built from. Callers let `--model DIR` and the configuration come first.
 ///

@@ -35,7 +35,7 @@ impl Trace {
     }
 
     pub(crate) fn attended(&self, weights: Tensor) {
-        self.attention.borrow_mut().push(weights);
+        self.attention.borrow_mut().push(weights.detach());
     }
 }
 

@@ -298,6 +298,7 @@ impl SetConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
+            ..Selection::default()
         }
     }
 }
@@ -307,6 +308,7 @@ impl ValidationConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
+            ..Selection::default()
         }
     }
 }

@@ -105,6 +105,11 @@ impl Transformer {
         }
     }
 
+    /// Whether the text's vector is that of its first token.
+    pub(crate) fn reads_first_token(&self) -> bool {
+        matches!(self.pooling, Pooling::Cls)
+    }
+
     /// One vector per text. `(b, d)`
     pub fn pool(&self, tokens: &Tensor, batch: &TokenBatch) -> Tensor {
         match (self.pooling, &batch.padding) {
