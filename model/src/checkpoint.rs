@@ -107,15 +107,23 @@ impl Checkpoint {
     pub fn identity(&self) -> ModelIdentity {
         ModelIdentity {
             name: self.config.name.clone(),
-            sha: self
-                .manifest
-                .files
-                .get(WEIGHTS)
-                .map(|sha| sha.chars().take(12).collect())
-                .unwrap_or_default(),
+            sha: self.sha(),
             heads: self.config.heads.iter().cloned().map(Arc::new).collect(),
             max_tokens: self.config.encoder.max_tokens,
         }
+    }
+
+    /// Stands for everything that scores depend on: the weights, and the temperatures where a head has one.
+    fn sha(&self) -> String {
+        let weights = self.manifest.files.get(WEIGHTS).cloned().unwrap_or_default();
+        let heads = &self.config.heads;
+        let whole = if heads.iter().all(|head| head.temperature == 1.0) {
+            weights
+        } else {
+            let temperatures: Vec<String> = heads.iter().map(|head| head.temperature.to_string()).collect();
+            hex(&Sha256::digest(format!("{weights} {}", temperatures.join(" "))))
+        };
+        whole.chars().take(12).collect()
     }
 
     /// The place of a head.
@@ -213,6 +221,20 @@ pub(crate) fn save(
     };
     write_json(&dir.join(MANIFEST), &manifest)?;
     Ok(manifest)
+}
+
+/// Gives a head of a checkpoint on disk another temperature. The weights stay as they are; the manifest is written last, so that a
+/// folder cut short is refused.
+pub(crate) fn set_temperature(dir: &Path, head: usize, temperature: f32) -> Result<Checkpoint, ModelError> {
+    let mut checkpoint = Checkpoint::open(dir)?;
+    checkpoint.config.heads[head].temperature = temperature;
+    checkpoint.config.check()?;
+    write_json(&dir.join(CONFIG), &checkpoint.config)?;
+    let manifest = &mut checkpoint.manifest;
+    manifest.heads.clone_from(&checkpoint.config.heads);
+    manifest.files.insert(CONFIG.to_owned(), sha256_of(&dir.join(CONFIG))?);
+    write_json(&dir.join(MANIFEST), &checkpoint.manifest)?;
+    Ok(checkpoint)
 }
 
 /// The folder of the model that ships with the program: `../share/tamiz/weights/tamiz-base` beside an installed binary, else

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::architecture::Architecture;
 use crate::error::ModelError;
 use crate::scores::Head;
 
@@ -30,6 +31,9 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
+    /// What the encoder is; the options below that it does not have are ignored.
+    #[serde(default, skip_serializing_if = "Architecture::is_transformer")]
+    pub architecture: Architecture,
     /// Rows of the token embedding; at least as many as the tokenizer has tokens.
     pub vocabulary: i64,
     /// Width of the residual stream.
@@ -157,7 +161,7 @@ impl EncoderConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(format!("dropout must be from 0 to below 1, not {}", self.dropout));
         }
-        Ok(())
+        self.architecture.check()
     }
 }
 
@@ -186,6 +190,9 @@ pub(crate) fn check_head(head: &Head) -> Result<(), ModelError> {
             return wrong(format!("`{label}` is there twice"));
         }
     }
+    if !(head.temperature > 0.0 && head.temperature.is_finite()) {
+        return wrong(format!("its temperature is {}, it must be above 0", head.temperature));
+    }
     if head.name == "sentiment" && head.labels != SENTIMENT_LABELS {
         return wrong(format!(
             "it must have exactly {}, in this order, not {}",
@@ -201,10 +208,7 @@ mod tests {
     use super::*;
 
     fn head(name: &str, labels: &[&str]) -> Head {
-        Head {
-            name: name.into(),
-            labels: labels.iter().map(|&label| label.into()).collect(),
-        }
+        Head::new(name, labels.iter().map(|&label| label.into()).collect())
     }
 
     #[test]

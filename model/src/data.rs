@@ -33,6 +33,38 @@ pub struct Selection {
     pub map: BTreeMap<String, String>,
     /// Fields and the value they must have, such as `lang = "english"`.
     pub only: BTreeMap<String, String>,
+    /// The only labels of the head to choose from; all of them when empty.
+    pub among: Vec<String>,
+}
+
+impl Selection {
+    /// The head with the labels to choose from, and their places in the whole head.
+    ///
+    /// # Errors
+    /// When `among` names a label that the head does not have, one twice, or fewer than two.
+    pub fn choices(&self, head: &Head) -> Result<(Head, Vec<usize>), ModelError> {
+        let wrong = |reason: String| ModelError::Labels {
+            head: head.name.clone(),
+            reason,
+        };
+        if self.among.is_empty() {
+            return Ok((head.clone(), (0..head.labels.len()).collect()));
+        }
+        if let Some(unknown) = self.among.iter().find(|label| !head.labels.contains(label)) {
+            return Err(wrong(format!(
+                "it is to choose among `{unknown}`, but it has {}",
+                head.labels.join(", ")
+            )));
+        }
+        let places: Vec<usize> = (0..head.labels.len())
+            .filter(|&place| self.among.contains(&head.labels[place]))
+            .collect();
+        if places.len() < 2 || places.len() != self.among.len() {
+            return Err(wrong("to choose among needs two or more different labels".to_owned()));
+        }
+        let labels = places.iter().map(|&place| head.labels[place].clone()).collect();
+        Ok((Head { labels, ..head.clone() }, places))
+    }
 }
 
 #[derive(Deserialize)]
@@ -43,12 +75,13 @@ struct Row {
     fields: BTreeMap<String, serde_json::Value>,
 }
 
-/// Reads a file of labelled texts for one head.
+/// Reads a file of labelled texts for one head; labels are places among [`Selection::choices`].
 ///
 /// # Errors
 /// When the file cannot be read, a line is no such object, a label is none of the head's, or no row is left.
 pub fn read_labelled(path: &Path, head: &Head, selection: &Selection) -> Result<Labelled, ModelError> {
-    let places = label_places(head, selection)?;
+    let (head, _) = selection.choices(head)?;
+    let places = label_places(&head, selection)?;
     let (mut texts, mut labels) = (Vec::new(), Vec::new());
     for_each_line(path, |line, number| {
         let wrong = |reason: String| ModelError::Row {
@@ -114,7 +147,10 @@ fn known(places: &BTreeMap<&str, usize>) -> String {
 }
 
 /// Calls `each` with every line and its number, from one.
-fn for_each_line(path: &Path, mut each: impl FnMut(&str, usize) -> Result<(), ModelError>) -> Result<(), ModelError> {
+pub(crate) fn for_each_line(
+    path: &Path,
+    mut each: impl FnMut(&str, usize) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
     let mut reader = open(path)?;
     let mut line = String::new();
     for number in 1.. {
@@ -160,10 +196,7 @@ mod tests {
     use std::io::Write;
 
     fn head() -> Head {
-        Head {
-            name: "mood".into(),
-            labels: vec!["good".into(), "bad".into()],
-        }
+        Head::new("mood", vec!["good".into(), "bad".into()])
     }
 
     fn read(lines: &str, selection: &Selection) -> Result<Labelled, ModelError> {
@@ -177,6 +210,7 @@ mod tests {
         let selection = Selection {
             map: [("up".to_owned(), "good".to_owned())].into(),
             only: [("lang".to_owned(), "en".to_owned())].into(),
+            ..Selection::default()
         };
         let lines = "{\"text\":\"a\",\"label\":\"up\",\"lang\":\"en\"}\n\n{\"text\":\"b\",\"label\":\"bad\",\"lang\":\"en\",\"x\":1}\n{\"text\":\"c\",\"label\":\"bad\",\"lang\":\"de\"}\n";
         let data = read(lines, &selection).unwrap();
@@ -209,6 +243,28 @@ mod tests {
             ("", "no labelled rows"),
         ] {
             let message = read(lines, &Selection::default()).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_choice_can_be_restricted() {
+        let head = Head::new("topic", ["a", "b", "c"].map(String::from).to_vec());
+        let among = |labels: &[&str]| Selection {
+            among: labels.iter().map(|&label| label.to_owned()).collect(),
+            ..Selection::default()
+        };
+        let (chosen, places) = among(&["c", "a"]).choices(&head).unwrap();
+        assert_eq!(
+            (chosen.labels, places),
+            (vec!["a".to_owned(), "c".to_owned()], vec![0, 2])
+        );
+        for (labels, says) in [
+            (&["a", "d"][..], "`d`, but it has a, b, c"),
+            (&["a"], "two or more"),
+            (&["a", "a"], "two or more"),
+        ] {
+            let message = among(labels).choices(&head).unwrap_err().to_string();
             assert!(message.contains(says), "{message}");
         }
     }

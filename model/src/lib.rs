@@ -6,41 +6,67 @@
 //! | scoring columns, from any thread, many callers at once | [`Scorer`] |
 //! | a model on disk | [`Checkpoint`] |
 //! | training one | [`train()`] |
-//! | measuring one | [`eval()`] |
+//! | measuring one | [`eval()`], [`calibrate()`], [`faithfulness`] |
+//! | comparing networks | [`compare()`], [`Classifier`] |
 //!
 //! Architecture invariant: this crate knows no Kafka, no SQL and no table; texts come as Arrow arrays and are never logged.
 
+mod architecture;
+mod audit;
+mod audit_sets;
+mod baselines;
 mod batching;
+mod calibrate;
+mod card;
 mod checkpoint;
+mod compare;
+mod compare_speed;
 pub mod config;
 mod data;
 mod device;
 mod error;
 mod eval;
+mod explain;
+mod explain_page;
+mod faithful;
 mod feed;
 mod metrics;
 mod network;
 mod owner;
+pub mod plot;
 mod prepare;
 mod scorer;
 mod scores;
 mod sets;
+mod stats;
 pub mod testing;
 mod tokenizer;
+mod trace;
 mod train;
 mod train_config;
 pub mod transformer;
 mod vocabulary;
 
+pub use architecture::{Architecture, Classifier};
+pub use audit::{Audit, AuditTask, Category, Cost, Group, Subgroup, audit};
+pub use calibrate::{Bin, Calibrated, Calibration, calibrate};
+pub use card::{CardFacts, DataFact, Failure, Measured, card};
 pub use checkpoint::{Checkpoint, Manifest, ModelInfo, Origin, Precision, default_weights};
+pub use compare::{CompareConfig, Comparison, Contender, SetFigures, compare};
+pub use compare_speed::{LengthSpeed, Memory};
 pub use config::ModelConfig;
 pub use data::{Labelled, Selection, read_labelled};
 pub use device::DeviceChoice;
 pub use error::{ModelError, ScoreError};
-pub use eval::{Evaluation, HeadLogits, Probe, TextScores, eval};
+pub use eval::{Evaluation, HeadLogits, Probe, Speed, TextScores, eval};
+pub use explain::{Explanation, Method, TokenWeight};
+pub use explain_page::{html, terminal};
+pub use faithful::{FaithfulTask, Faithfulness, OrderFigures, faithfulness};
 pub use metrics::{LabelMetrics, Metrics};
 pub use scorer::{Scorer, ScorerOptions, ScorerStats};
 pub use scores::{Head, HeadScores, ModelIdentity, Scores};
+pub use stats::{Estimate, auc};
 pub use tokenizer::{Encoded, Tokenizer};
+pub use trace::Trace;
 pub use train::{Ended, Figures, Progress, TrainOutcome, train};
 pub use train_config::TrainConfig;

@@ -11,6 +11,8 @@ pub struct Metrics {
     pub accuracy: f64,
     /// Mean over labels of the harmonic mean of precision and recall.
     pub macro_f1: f64,
+    /// F1 of all decisions of all labels counted together; with one label per text it equals the accuracy.
+    pub micro_f1: f64,
     /// Mean over labels of the share of their texts that were found; a constant guess gives one over the number of labels.
     pub macro_recall: f64,
     /// Figures label by label, in the head's order.
@@ -61,6 +63,8 @@ impl Metrics {
             rows: truth.len(),
             accuracy: share(right as f64, truth.len() as f64),
             macro_f1: mean(|label| label.f1),
+            // A wrong text is one decision too many for a label and one too few for another.
+            micro_f1: share(right as f64, truth.len() as f64),
             macro_recall: mean(|label| label.recall),
             labels: per_label,
             confusion,

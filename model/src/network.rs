@@ -1,4 +1,4 @@
-//! A Transformer with its weights on one device, and the way from token ids to logits.
+//! A model with its weights on one device, and the way from token ids to logits.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -6,17 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::architecture::{self, Classifier};
 use crate::batching::{cut, pad};
 use crate::config::ModelConfig;
 use crate::error::{ModelError, guard};
 use crate::tokenizer::Encoded;
-use crate::transformer::{Mode, Transformer};
+use crate::transformer::Mode;
 
 /// The weights and the structure that uses them. It stays with one thread: tensors are never shared.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) store: VarStore,
-    pub(crate) transformer: Transformer,
+    pub(crate) classifier: Box<dyn Classifier>,
     padding_id: u32,
     labels: Vec<usize>, // per head
 }
@@ -30,11 +31,11 @@ impl Network {
         guard("making the model", || {
             tch::manual_seed(seed as i64);
             let store = VarStore::new(device);
-            let transformer = Transformer::new(&store.root(), config);
+            let classifier = architecture::build(&store.root(), config);
             let labels = config.heads.iter().map(|head| head.labels.len()).collect();
             Network {
                 store,
-                transformer,
+                classifier,
                 padding_id,
                 labels,
             }
@@ -107,7 +108,7 @@ impl Network {
         }
         let _no_gradients = tch::no_grad_guard();
         let batch = pad(rows, self.padding_id, self.store.device())?;
-        let heads = guard("scoring a batch", || self.transformer.forward(&batch, Mode::Infer))?;
+        let heads = guard("scoring a batch", || self.classifier.forward(&batch, Mode::Infer))?;
         heads.iter().map(to_floats).collect()
     }
 

@@ -18,6 +18,14 @@ use crate::tokenizer::Encoded;
 /// small request waits long for a large one.
 const WINDOW_BATCHES: usize = 4;
 
+/// What the thread is asked for.
+pub(crate) enum Work {
+    /// Scores of a column.
+    Score(Job),
+    /// Anything else that needs the model; such work waits for its turn, and is made to be rare and short.
+    Ask(Box<dyn FnOnce(&Network) + Send>),
+}
+
 /// One caller's column.
 pub(crate) struct Job {
     encoded: Encoded,
@@ -40,7 +48,7 @@ pub(crate) fn start(
     checkpoint: Checkpoint,
     options: ScorerOptions,
     counters: Arc<Counters>,
-) -> Result<mpsc::Sender<Job>, ModelError> {
+) -> Result<mpsc::Sender<Work>, ModelError> {
     let (jobs, queue) = mpsc::channel();
     let (ready, loaded) = mpsc::channel();
     let run = move || {
@@ -96,17 +104,28 @@ impl Owner {
         })
     }
 
-    fn serve(&self, queue: &mpsc::Receiver<Job>) {
-        while let Ok(first) = queue.recv() {
-            let mut tokens = first.encoded.tokens();
-            let mut jobs = vec![first];
-            while tokens < WINDOW_BATCHES * self.batch_tokens {
-                let Ok(job) = queue.try_recv() else { break };
-                tokens += job.encoded.tokens();
-                jobs.push(job);
-            }
+    fn serve(&self, queue: &mpsc::Receiver<Work>) {
+        while let Ok(mut next) = queue.recv() {
+            let (mut tokens, mut jobs) = (0, Vec::new());
+            let asked = loop {
+                match next {
+                    Work::Ask(work) => break Some(work),
+                    Work::Score(job) => {
+                        tokens += job.encoded.tokens();
+                        jobs.push(job);
+                    }
+                }
+                if tokens >= WINDOW_BATCHES * self.batch_tokens {
+                    break None;
+                }
+                let Ok(job) = queue.try_recv() else { break None };
+                next = job;
+            };
             jobs.retain(|job| !job.reply.is_closed());
             self.compute(jobs);
+            if let Some(work) = asked {
+                work(&self.network);
+            }
         }
     }
 
@@ -191,7 +210,7 @@ impl Owner {
         for (head, mut logits) in logits.into_iter().enumerate() {
             let labels = self.heads[head].labels.len();
             for (&(job, row), logits) in places.iter().zip(logits.chunks_exact_mut(labels)) {
-                softmax(logits);
+                softmax(logits, self.heads[head].temperature);
                 open[job].probabilities[head][row * labels..(row + 1) * labels].copy_from_slice(logits);
             }
         }

@@ -19,7 +19,8 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::checkpoint::Checkpoint;
 use crate::device::DeviceChoice;
 use crate::error::{ModelError, ScoreError};
-use crate::owner::{self, Job};
+use crate::network::Network;
+use crate::owner::{self, Job, Work};
 use crate::scores::{Head, ModelIdentity, Scores};
 use crate::tokenizer::Tokenizer;
 
@@ -79,7 +80,7 @@ pub(crate) struct Counters {
 /// A handle to a loaded model. Clones share one owner thread, which ends when the last of them is dropped.
 #[derive(Clone)]
 pub struct Scorer {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Work>,
     shared: Arc<Shared>,
 }
 
@@ -200,6 +201,22 @@ impl Scorer {
         Ok(counts.finish())
     }
 
+    /// Runs `work` on the model, on the thread that owns it, and blocks until it is done.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Network) -> T + Send + 'static,
+    ) -> Result<T, ScoreError> {
+        let (reply, result) = oneshot::channel();
+        // A caller that has hung up and an owner that has stopped look the same from here: nobody waits for the answer.
+        let work = Work::Ask(Box::new(move |network| drop(reply.send(work(network)))));
+        self.jobs.send(work).map_err(|_| ScoreError::Stopped)?;
+        wait(result).map_err(|_| ScoreError::Stopped)
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
     /// What this scorer has done so far, for all callers together.
     pub fn stats(&self) -> ScorerStats {
         let counters = &self.shared.counters;
@@ -232,7 +249,7 @@ impl Scorer {
         match encoded {
             // A caller that has hung up and an owner that has stopped look the same from here: nobody waits for the answer.
             Err(error) => drop(reply.send(Err(error))),
-            Ok(encoded) => drop(self.jobs.send(Job::new(encoded, permit, reply))),
+            Ok(encoded) => drop(self.jobs.send(Work::Score(Job::new(encoded, permit, reply)))),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::architecture::Architecture;
 use crate::checkpoint::{Origin, Precision, save};
 use crate::config::{
     Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions, Prepare, SENTIMENT_LABELS,
@@ -78,10 +79,7 @@ pub fn tiny_checkpoint_with(dir: &Path, seed: u64, heads: &[Head]) -> Result<Mod
 
 /// The heads of a tiny checkpoint.
 pub fn tiny_heads() -> Vec<Head> {
-    let head = |name: &str, labels: &[&str]| Head {
-        name: name.into(),
-        labels: labels.iter().map(|&label| label.into()).collect(),
-    };
+    let head = |name: &str, labels: &[&str]| Head::new(name, labels.iter().map(|&label| label.into()).collect());
     vec![head("sentiment", &SENTIMENT_LABELS), head("topic", &TOPIC_LABELS)]
 }
 
@@ -90,6 +88,7 @@ pub(crate) fn tiny_config(vocabulary: i64, heads: &[Head]) -> ModelConfig {
         format: 1,
         name: "tiny".to_owned(),
         encoder: EncoderConfig {
+            architecture: Architecture::Transformer,
             vocabulary,
             hidden: 16,
             layers: 2,

@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
         let tokens = pad(&rows, self.tokenizer.padding_id(), device)?;
         let smoothing = self.config.optimizer.label_smoothing;
         let loss = guard("taking a training step", || {
-            let logits = &self.network.transformer.forward(&tokens, Mode::Train)[set.head]; // (b, l)
+            let logits = &self.network.classifier.forward(&tokens, Mode::Train)[set.head]; // (b, l)
             let choices: Vec<i64> = set.choices.iter().map(|&choice| choice as i64).collect();
             let logits = logits.index_select(1, &Tensor::from_slice(&choices).to_device(device)); // (b, choices)
             let place = |label: &usize| {

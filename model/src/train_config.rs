@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::architecture::Architecture;
 use crate::checkpoint::Precision;
 use crate::config::{Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions, Prepare};
 use crate::data::Selection;
@@ -66,6 +67,8 @@ pub struct TokenizerConfig {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct EncoderShape {
+    #[serde(default)]
+    pub architecture: Architecture,
     pub hidden: i64,
     pub layers: usize,
     pub attention_heads: i64,
@@ -248,6 +251,7 @@ impl TrainConfig {
             format: 1,
             name: self.name.clone(),
             encoder: EncoderConfig {
+                architecture: shape.architecture.clone(),
                 vocabulary,
                 hidden: shape.hidden,
                 layers: shape.layers,
@@ -285,10 +289,7 @@ impl TrainConfig {
 
 impl HeadConfig {
     pub(crate) fn head(&self) -> Head {
-        Head {
-            name: self.name.clone(),
-            labels: self.labels.clone(),
-        }
+        Head::new(&self.name, self.labels.clone())
     }
 }
 
@@ -297,6 +298,7 @@ impl SetConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
+            ..Selection::default()
         }
     }
 }
@@ -306,6 +308,7 @@ impl ValidationConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
+            ..Selection::default()
         }
     }
 }

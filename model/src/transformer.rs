@@ -14,15 +14,25 @@
 use tch::nn::{self, Init, Module};
 use tch::{Kind, Tensor};
 
+use crate::architecture::Classifier;
 use crate::config::{Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions};
+use crate::trace::Trace;
 
-/// Whether dropout is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+/// What a pass is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode<'a> {
     /// Dropout is on.
     Train,
     /// Dropout is off: the same input gives the same output.
     Infer,
+    /// As [`Mode::Infer`], while someone looks at token vectors and attention weights; slower.
+    Observe(&'a Trace),
+}
+
+impl PartialEq for Mode<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 /// A batch of token ids, filled up on the right to a rectangle.
@@ -95,6 +105,11 @@ impl Transformer {
         }
     }
 
+    /// Whether the text's vector is that of its first token.
+    pub(crate) fn reads_first_token(&self) -> bool {
+        matches!(self.pooling, Pooling::Cls)
+    }
+
     /// One vector per text. `(b, d)`
     pub fn pool(&self, tokens: &Tensor, batch: &TokenBatch) -> Tensor {
         match (self.pooling, &batch.padding) {
@@ -106,6 +121,16 @@ impl Transformer {
                 sum / real.sum_dim_intlist([1_i64].as_slice(), false, None) // (b, d) / (b, 1)
             }
         }
+    }
+}
+
+impl Classifier for Transformer {
+    fn forward(&self, batch: &TokenBatch, mode: Mode) -> Vec<Tensor> {
+        Transformer::forward(self, batch, mode)
+    }
+
+    fn transformer(&self) -> Option<&Transformer> {
+        Some(self)
     }
 }
 
@@ -131,7 +156,8 @@ impl Embeddings {
 
     fn forward(&self, ids: &Tensor, mode: Mode) -> Tensor {
         let places = Tensor::arange(ids.size()[1], (Kind::Int64, ids.device())); // (t)
-        let x = self.tokens.forward(ids) + self.positions.forward(&places); // (b, t, d) + (t, d)
+        let tokens = mode.token_vectors(self.tokens.forward(ids)); // (b, t, d)
+        let x = tokens + self.positions.forward(&places); // (b, t, d) + (t, d)
         let x = match &self.norm {
             Some(norm) => norm.forward(&x),
             None => x,
@@ -214,7 +240,11 @@ impl Attention {
             .view([b, t, 3, self.heads, d / self.heads]); // (b, t, 3, a, w)
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // (3, b, a, t, w)
         let dropout = if mode == Mode::Train { self.dropout } else { 0.0 };
-        let mixed = attend(&qkv.get(0), &qkv.get(1), &qkv.get(2), bias, dropout); // (b, a, t, w)
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // (b, a, t, w) each
+        if let Mode::Observe(trace) = mode {
+            trace.attended(attention_weights(&q, &k, bias));
+        }
+        let mixed = attend(&q, &k, &v, bias, dropout); // (b, a, t, w)
         self.output.forward(&mixed.transpose(1, 2).reshape([b, t, d])) // (b, t, d)
     }
 }
@@ -224,14 +254,19 @@ impl Attention {
 /// Dividing by √w keeps the products' variance at one whatever the width, where the softmax still has a gradient.
 /// `q`, `k`, `v` and the result: `(b, a, t, w)`; `bias`: `(b, 1, 1, t)`.
 pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, dropout: f64) -> Tensor {
+    let weights = attention_weights(q, k, bias).dropout(dropout, dropout > 0.0); // (b, a, t, t)
+    weights.matmul(v) // (b, a, t, w)
+}
+
+/// `softmax(q kᵀ / √w + bias)`: how much of every token each token takes. `(b, a, t, t)`, rows sum to 1
+fn attention_weights(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let width = *q.size().last().unwrap_or(&1) as f64;
     let fit = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (b, a, t, t)
     let fit = match bias {
         Some(bias) => fit + bias, // (b, a, t, t) + (b, 1, 1, t)
         None => fit,
     };
-    let weights = fit.softmax(-1, None).dropout(dropout, dropout > 0.0); // (b, a, t, t), rows sum to 1
-    weights.matmul(v) // (b, a, t, w)
+    fit.softmax(-1, None)
 }
 
 /// Minus infinity where a key is padding, so that the softmax gives it exactly no weight. `(b, 1, 1, t)`

@@ -5,6 +5,7 @@
 mod it {
     mod checkpoint;
     mod evaluate;
+    mod measure;
     mod scorer;
     mod support;
     mod training;

@@ -1,14 +1,16 @@
 //! `tamiz model …`
 
-use std::collections::BTreeMap;
+mod look;
+mod measure;
+
 use std::io;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use tamiz::jobs::JobError;
-use tamiz::jobs::model::{self, EvalOptions};
+use tamiz::jobs::model;
 use tamiz::source::Stop;
-use tamiz_model::{DeviceChoice, ScorerOptions, Selection, TrainConfig};
+use tamiz_model::{DeviceChoice, TrainConfig};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -29,30 +31,10 @@ pub(super) enum Command {
         /// Texts; lines of standard input unless given.
         texts: Vec<String>,
     },
-    /// Measure a head on labelled texts.
-    Eval {
-        /// Folder of the model; the one that ships unless given.
-        #[arg(long, value_name = "DIR")]
-        model: Option<PathBuf>,
-        /// JSON lines with `text` and `label`, plain or .zst.
-        #[arg(long)]
-        data: PathBuf,
-        /// The head.
-        #[arg(long)]
-        head: String,
-        /// Translate the file's labels: World=world_news,Sports=sports.
-        #[arg(long, value_delimiter = ',', value_parser = pair)]
-        map: Vec<(String, String)>,
-        /// Take only rows whose field has this value: lang=english.
-        #[arg(long, value_delimiter = ',', value_parser = pair)]
-        only: Vec<(String, String)>,
-        /// auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: DeviceChoice,
-        /// JSON instead of a table.
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(flatten)]
+    Measure(measure::Command),
+    #[command(flatten)]
+    Look(look::Command),
     /// Train a model.
     Train {
         /// The run, as model/configs/default.toml.
@@ -88,32 +70,8 @@ pub(super) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
         Command::Score { model, device, texts } => {
             model::score(&folder(model)?, device, &texts, &mut io::stdin().lock(), &mut out)
         }
-        Command::Eval {
-            model,
-            data,
-            head,
-            map,
-            only,
-            device,
-            json,
-        } => {
-            let of = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
-            let selection = Selection {
-                map: of(map),
-                only: of(only),
-            };
-            let options = EvalOptions {
-                data,
-                head,
-                selection,
-                json,
-            };
-            let scorer = ScorerOptions {
-                device,
-                ..ScorerOptions::default()
-            };
-            model::eval(&folder(model)?, &options, scorer, &mut out)
-        }
+        Command::Measure(command) => measure::run(command, stop),
+        Command::Look(command) => look::run(command),
         Command::Train {
             config,
             data,

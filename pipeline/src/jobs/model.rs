@@ -1,15 +1,18 @@
-//! `tamiz model train | eval | info | score`.
+//! `tamiz model …`: info, score and train here; [`measure`], [`explain`] and [`audit`] beside it.
+
+pub mod audit;
+pub mod explain;
+pub mod measure;
 
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::StringArray;
 use serde_json::json;
-use tamiz_model::{Checkpoint, DeviceChoice, Evaluation, Probe, Progress, ScorerOptions, Selection, TrainConfig};
+use tamiz_model::{Checkpoint, DeviceChoice, Probe, Progress, TrainConfig};
 
 use super::JobError;
-use super::sql::harmless;
 use crate::source::Stop;
 
 /// Rows scored at once by [`score`].
@@ -63,77 +66,6 @@ pub fn score(
         }
     }
     if chunk.is_empty() { Ok(()) } else { write(&chunk, out) }
-}
-
-/// What to evaluate.
-#[derive(Debug, Clone)]
-pub struct EvalOptions {
-    /// JSON lines with `text` and `label`, plain or zstd.
-    pub data: PathBuf,
-    /// The head.
-    pub head: String,
-    /// Labels and rows to take.
-    pub selection: Selection,
-    /// JSON instead of a table.
-    pub json: bool,
-}
-
-/// Measures a head on labelled texts.
-///
-/// # Errors
-/// An unknown head or label, a file that cannot be read, or a model that failed.
-pub fn eval(dir: &Path, options: &EvalOptions, scorer: ScorerOptions, out: &mut dyn Write) -> Result<(), JobError> {
-    let found = tamiz_model::eval(dir, &options.data, &options.head, &options.selection, scorer)?;
-    if options.json {
-        return put(out, &to_json(&found)?);
-    }
-    table(&found, out)
-}
-
-fn table(found: &Evaluation, out: &mut dyn Write) -> Result<(), JobError> {
-    let metrics = &found.metrics;
-    put(
-        out,
-        &format!("model {}, head {}, {}", found.model, found.head, found.data.display()),
-    )?;
-    put(
-        out,
-        &format!(
-            "accuracy {:.4}  macro-F1 {:.4}  macro recall {:.4}  ({:.0} texts/s, padding {:.1} %, truncated {})",
-            metrics.accuracy,
-            metrics.macro_f1,
-            metrics.macro_recall,
-            found.texts_per_second,
-            found.padding * 100.0,
-            found.truncated
-        ),
-    )?;
-    put(
-        out,
-        &format!(
-            "{:<24} {:>9} {:>9} {:>9} {:>8}",
-            "label", "precision", "recall", "F1", "rows"
-        ),
-    )?;
-    for label in &metrics.labels {
-        put(
-            out,
-            &format!(
-                "{:<24} {:>9.4} {:>9.4} {:>9.4} {:>8}",
-                harmless(&label.label),
-                label.precision,
-                label.recall,
-                label.f1,
-                label.support
-            ),
-        )?;
-    }
-    put(out, "confusion (rows: truth, columns: prediction)")?;
-    for (label, row) in metrics.labels.iter().zip(&metrics.confusion) {
-        let cells: Vec<String> = row.iter().map(|count| format!("{count:>7}")).collect();
-        put(out, &format!("{:<24} {}", harmless(&label.label), cells.join(" ")))?;
-    }
-    Ok(())
 }
 
 /// Trains a model and writes its progress and outcome.

@@ -7,6 +7,7 @@
 
 mod args;
 mod exec;
+mod explain;
 mod hoist;
 mod model;
 mod node;
@@ -99,6 +100,7 @@ pub fn configure(state: SessionState, scorer: Scorer) -> Result<SessionState> {
 /// The functions that need the model or its tokenizer.
 fn model_functions(scorer: &Scorer) -> Vec<ScalarUDF> {
     let mut functions = text::tokenizer_functions(scorer);
+    functions.push(explain::function(scorer));
     functions.extend(ModelFunction::ALL.map(|function| ScalarUDF::from(ModelUdf::new(function, scorer.clone()))));
     functions
 }

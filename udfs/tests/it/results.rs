@@ -294,3 +294,18 @@ async fn parquet_files_are_filtered_by_the_model_once() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_lists_the_tokens_that_the_model_reads() {
+    let session = Session::new();
+    let query = "SELECT id FROM posts WHERE array_length(explain(text, 'topic')) = token_count(text) AND id < 12";
+    assert_eq!(
+        rows(&session.ctx, query).await.len(),
+        11,
+        "all but the post without text"
+    );
+    let query = "SELECT id FROM posts WHERE explain(text, 'topic') IS NULL AND id < 12";
+    assert_eq!(rows(&session.ctx, query).await, ["7"]);
+    let error = session.error("SELECT explain(text, 'mood') FROM posts").await;
+    assert!(error.contains("choose one of sentiment, topic"), "{error}");
+}
