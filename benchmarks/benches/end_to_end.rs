@@ -185,8 +185,7 @@ fn spec(work: Work, feed: Feed, arguments: &Arguments, dir: &Path) -> Result<Spe
     })
 }
 
-/// Runs a scenario in a process of its own. Its tables stay until the end: a file system that has just removed thousands
-/// of files makes new ones more slowly, and the next repetition would pay for it.
+/// Runs a scenario in a process of its own, and takes its tables away.
 fn child(spec: &Spec) -> Result<Measured> {
     std::fs::create_dir_all(&spec.dir)?;
     let program = std::env::current_exe()?;
@@ -199,6 +198,7 @@ fn child(spec: &Spec) -> Result<Measured> {
         "the scenario failed (see above): {}",
         spec.work.name()
     );
+    std::fs::remove_dir_all(&spec.dir)?;
     Ok(serde_json::from_slice(&out.stdout)?)
 }
 
