@@ -14,7 +14,12 @@ pub mod topic;
 
 use std::path::PathBuf;
 
+/// This crate's folder, as cargo says when it runs a benchmark; clones may share what is compiled.
+pub(crate) fn folder() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// Where figures are kept.
 pub fn results() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results"))
+    folder().join("results")
 }

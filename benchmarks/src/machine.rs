@@ -1,11 +1,13 @@
 //! Where and of what a measurement was made, and what a process used. Linux only: all of it stands in `/proc`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::folder;
 
 /// Versions of these packages are kept with the figures.
 const PACKAGES: [&str; 8] = [
@@ -105,8 +107,8 @@ fn commit() -> String {
     commit + mark
 }
 
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+fn root() -> PathBuf {
+    folder().join("..")
 }
 
 fn versions() -> Result<BTreeMap<String, String>> {

@@ -1,6 +1,7 @@
 //! A model on disk: a folder of `config.json`, `model.safetensors`, `tokenizer.json` and `manifest.json`.
 //!
-//! The manifest holds the sha256 of the others, so that a scored row's model identity means something. Nothing here reads pickle.
+//! The manifest holds the sha256 of the others, so that a scored row's model identity means something. A folder in the layout of
+//! Hugging Face's `transformers` has no manifest and is read all the same ([`crate::pretrained`]). Nothing here reads pickle.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use tch::{Device, Kind};
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::layout::Layout;
 use crate::network::Network;
+use crate::pretrained::{Reading, configuration, is_foreign, refuse_pickle};
 use crate::scores::{Head, ModelIdentity};
 use crate::tokenizer::Tokenizer;
 
@@ -62,6 +65,7 @@ pub struct Checkpoint {
     pub manifest: Manifest,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    layout: Layout,
 }
 
 /// Precision of weights on disk; they are read into 32 bits.
@@ -81,6 +85,18 @@ impl Checkpoint {
     /// # Errors
     /// One sentence about the first thing that is missing or wrong.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        Self::open_as(dir, &Reading::default())
+    }
+
+    /// As [`Checkpoint::open`], for a folder of `transformers` that does not say everything itself; `reading` is ignored for a
+    /// folder of our own, which does.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and when `reading` does not fit the folder.
+    pub fn open_as(dir: &Path, reading: &Reading) -> Result<Self, ModelError> {
+        if !dir.join(MANIFEST).exists() && is_foreign(&dir.join(CONFIG)) {
+            return Self::open_foreign(dir, reading);
+        }
         let manifest: Manifest = read_json(&dir.join(MANIFEST))?;
         for name in [CONFIG, WEIGHTS, TOKENIZER] {
             check_hash(&dir.join(name), manifest.files.get(name), &dir.join(MANIFEST))?;
@@ -93,6 +109,27 @@ impl Checkpoint {
                 "its name or labels differ from those of config.json",
             ));
         }
+        Self::with_tokenizer(dir, (config, Layout::Own), manifest)
+    }
+
+    fn open_foreign(dir: &Path, reading: &Reading) -> Result<Self, ModelError> {
+        refuse_pickle(dir)?;
+        let (config, layout) = configuration(dir, reading)?;
+        let manifest = Manifest {
+            format: 1,
+            name: config.name.clone(),
+            files: hashes(dir)?,
+            heads: config.heads.clone(),
+            origin: Origin::default(),
+        };
+        Self::with_tokenizer(dir, (config, layout), manifest)
+    }
+
+    fn with_tokenizer(
+        dir: &Path,
+        (config, layout): (ModelConfig, Layout),
+        manifest: Manifest,
+    ) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::open(&dir.join(TOKENIZER), config.prepare, config.encoder.max_tokens)?;
         check_vocabulary(&tokenizer, &config, &dir.join(TOKENIZER))?;
         Ok(Checkpoint {
@@ -100,6 +137,7 @@ impl Checkpoint {
             config,
             manifest,
             tokenizer,
+            layout,
         })
     }
 
@@ -150,8 +188,25 @@ impl Checkpoint {
     /// Loads the weights.
     pub(crate) fn load(&self, device: Device) -> Result<Network, ModelError> {
         let mut network = Network::new(&self.config, self.tokenizer.padding_id(), device, 0)?;
-        network.read(&self.dir.join(WEIGHTS))?;
+        network.read(&self.dir.join(WEIGHTS), &self.layout)?;
         Ok(network)
+    }
+
+    /// Writes it to another folder in our own layout, with a manifest: what was read from elsewhere then has an identity that is
+    /// checked at every opening.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or the folder cannot be written.
+    pub fn convert(&self, dir: &Path, precision: Precision) -> Result<Manifest, ModelError> {
+        let network = self.load(Device::Cpu)?;
+        let weights = (&network, precision);
+        save(
+            dir,
+            &self.config,
+            &self.tokenizer,
+            weights,
+            self.manifest.origin.clone(),
+        )
     }
 
     /// What `tamiz model info` prints.
@@ -207,15 +262,11 @@ pub(crate) fn save(
         Precision::Fp16 => Kind::Half,
         Precision::Fp32 => Kind::Float,
     };
-    network.write(&dir.join(WEIGHTS), kind)?;
-    let files = [CONFIG, WEIGHTS, TOKENIZER]
-        .into_iter()
-        .map(|name| Ok((name.to_owned(), sha256_of(&dir.join(name))?)))
-        .collect::<Result<_, ModelError>>()?;
+    network.write(&dir.join(WEIGHTS), kind, &config.heads)?;
     let manifest = Manifest {
         format: 1,
         name: config.name.clone(),
-        files,
+        files: hashes(dir)?,
         heads: config.heads.clone(),
         origin,
     };
@@ -246,7 +297,7 @@ pub fn default_weights() -> Result<PathBuf, ModelError> {
     let installed = std::env::current_exe()
         .ok()
         .and_then(|exe| Some(exe.parent()?.parent()?.join("share/tamiz/weights/tamiz-base")));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/tamiz-base");
+    let source = source_tree().join("weights/tamiz-base");
     installed
         .into_iter()
         .chain([source.clone()])
@@ -257,6 +308,23 @@ pub fn default_weights() -> Result<PathBuf, ModelError> {
                 source.display()
             ))
         })
+}
+
+/// This crate's folder in the source tree: of the clone that cargo runs this in, else of the one it was compiled in. Clones may
+/// share what is compiled.
+pub(crate) fn source_tree() -> PathBuf {
+    let compiled_in = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .and_then(|member| Some(Path::new(&member).parent()?.join("model")))
+        .filter(|tree| tree.join("weights").is_dir())
+        .unwrap_or(compiled_in)
+}
+
+fn hashes(dir: &Path) -> Result<BTreeMap<String, String>, ModelError> {
+    [CONFIG, WEIGHTS, TOKENIZER]
+        .into_iter()
+        .map(|name| Ok((name.to_owned(), sha256_of(&dir.join(name))?)))
+        .collect()
 }
 
 fn check_vocabulary(tokenizer: &Tokenizer, config: &ModelConfig, path: &Path) -> Result<(), ModelError> {
@@ -270,7 +338,7 @@ fn check_vocabulary(tokenizer: &Tokenizer, config: &ModelConfig, path: &Path) ->
     Ok(())
 }
 
-fn check_hash(path: &Path, expected: Option<&String>, manifest: &Path) -> Result<(), ModelError> {
+pub(crate) fn check_hash(path: &Path, expected: Option<&String>, manifest: &Path) -> Result<(), ModelError> {
     let expected = expected.ok_or_else(|| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         ModelError::malformed(manifest, format!("it holds no hash of {name}"))
@@ -302,7 +370,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let bytes = std::fs::read(path).map_err(|source| ModelError::Missing {
         path: path.to_owned(),
         source,
@@ -310,7 +378,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     serde_json::from_slice(&bytes).map_err(|error| ModelError::malformed(path, error))
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ModelError> {
     let mut text = serde_json::to_string_pretty(value).map_err(|error| ModelError::malformed(path, error))?;
     text.push('\n');
     std::fs::write(path, text).map_err(|source| ModelError::write(path, source))

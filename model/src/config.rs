@@ -27,14 +27,16 @@ pub struct ModelConfig {
     pub prepare: Prepare,
 }
 
-/// The structure of the encoder.
+/// The structure of the encoder. Fields with a default describe what checkpoints of others have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
     /// What the encoder is; the options below that it does not have are ignored.
     #[serde(default, skip_serializing_if = "Architecture::is_transformer")]
     pub architecture: Architecture,
-    /// Rows of the token embedding; at least as many as the tokenizer has tokens.
+    /// Rows of the token embedding; at least as many as the tokenizer has tokens. A training configuration leaves it out: the
+    /// tokenizer decides.
+    #[serde(default)]
     pub vocabulary: i64,
     /// Width of the residual stream.
     pub hidden: i64,
@@ -58,6 +60,24 @@ pub struct EncoderConfig {
     pub positions: Positions,
     /// How a sequence becomes one vector.
     pub pooling: Pooling,
+    /// What stands between the pooled vector and a head's last layer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub head_layer: HeadLayer,
+    /// What the tokens of a text tell each other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mixing: Mixing,
+    /// Rows of a token-type embedding, of which the first is added to every token. BERT tells the two sentences of a pair apart by
+    /// it; with single texts it is a constant, but one that its weights have learnt to expect. 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub token_types: i64,
+    /// RoBERTa's way of numbering learned positions: tokens other than this padding id are counted, from this id plus one. `None`
+    /// counts all tokens from zero.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub position_padding: Option<i64>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where the layer normalisation stands in a block.
@@ -65,28 +85,42 @@ pub struct EncoderConfig {
 #[serde(rename_all = "snake_case")]
 pub enum NormPlacement {
     /// Before attention and feed-forward, and once at the end: gradients reach the first block unscaled, so that training
-    /// needs little care (Xiong et al. 2020, arXiv:2002.04745).
+    /// needs little care (Xiong et al. 2020, arXiv:2002.04745). The choice for training from scratch.
     Pre,
-    /// After each residual sum, as in the first Transformer and in BERT.
+    /// After each residual sum, as in the first Transformer and in BERT. Deep stacks need a warm-up to train at all; it is here
+    /// because the weights of the BERT family are made for it.
     Post,
 }
 
-/// The feed-forward layer's non-linearity.
+/// The feed-forward layer's non-linearity. Without one, two linear layers would be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// x·Φ(x), smooth at zero (Hendrycks & Gimpel 2016, arXiv:1606.08415).
+    /// x·Φ(x): smooth at zero and never quite dead, where a ReLU unit can stop learning (Hendrycks & Gimpel 2016,
+    /// arXiv:1606.08415). BERT's choice and the usual one since.
     Gelu,
-    /// max(0, x).
+    /// GELU by its tanh approximation: differs in the fourth digit, and checkpoints that were trained with it expect it.
+    GeluTanh,
+    /// max(0, x): the cheapest, the first Transformer's choice.
     Relu,
+    /// silu(x W) ⊙ (x V): one half of the layer decides how much of the other passes. Often a little better for the same number of
+    /// weights, for which `feed_forward` is to be two thirds of what it would be, since there are three matrices (Shazeer 2020,
+    /// arXiv:2002.05202).
+    Swiglu,
 }
 
 /// How the encoder knows the order of tokens; attention alone does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
-    /// One trained vector per position, added to the token's.
+    /// One trained vector per position, added to the token's. Simple, and right for short texts; knows nothing beyond `max_tokens`.
     Learned,
+    /// Sines and cosines of falling frequency, added to the token's vector (Vaswani et al. 2017, section 3.5): nothing to learn,
+    /// which small data sets reward, and defined for any length.
+    Sinusoidal,
+    /// Queries and keys are turned by an angle that grows with the position, so that their product depends on the distance only
+    /// (Su et al. 2021, arXiv:2104.09864): order is seen by every block anew.
+    Rotary,
 }
 
 /// How a sequence becomes one vector.
@@ -95,8 +129,35 @@ pub enum Positions {
 pub enum Pooling {
     /// The mean over real tokens: every token has a say, which small data sets reward.
     Mean,
-    /// The vector of the first token, as in BERT.
+    /// The vector of the first token, as in BERT: right where the encoder was pre-trained to gather the text there.
     Cls,
+    /// A mean with learned weights: one trained query asks every token how much it matters. Costs `hidden` weights, and can ignore
+    /// filler words, which the plain mean cannot.
+    Attention,
+}
+
+/// What stands between the pooled vector and a head's last layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadLayer {
+    /// Nothing: a linear layer decides. Enough where the encoder is trained with the head.
+    #[default]
+    None,
+    /// A layer as wide as the encoder with tanh, as BERT's pooler and RoBERTa's classifier have it.
+    Tanh,
+    /// The same with ReLU, as DistilBERT has it.
+    Relu,
+}
+
+/// What the tokens of a text tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixing {
+    /// Each token takes most of what fits it best.
+    #[default]
+    Attention,
+    /// Each token takes the same of all: what attention is compared with, to see what the choosing is worth. Never better.
+    Average,
 }
 
 /// What happens to a text before its tokens are looked up. Part of the checkpoint, so that every caller gets the same numbers.
@@ -126,9 +187,6 @@ impl ModelConfig {
             return wrong("its name must not be empty or hold `@`, `/` or blanks".to_owned());
         }
         self.encoder.check().or_else(wrong)?;
-        if self.heads.is_empty() {
-            return wrong("it has no heads: name at least one".to_owned());
-        }
         for (place, head) in self.heads.iter().enumerate() {
             check_head(head)?;
             if self.heads[..place].iter().any(|other| other.name == head.name) {
@@ -140,6 +198,11 @@ impl ModelConfig {
 }
 
 impl EncoderConfig {
+    /// Rows of the table of learned positions.
+    pub(crate) fn position_rows(&self) -> i64 {
+        self.max_tokens as i64 + self.position_padding.map_or(0, |padding| padding + 1)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.vocabulary < 1
             || self.hidden < 1
@@ -161,7 +224,30 @@ impl EncoderConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(format!("dropout must be from 0 to below 1, not {}", self.dropout));
         }
-        self.architecture.check()
+        self.architecture.check()?;
+        self.architecture.check()?;
+        self.check_positions()
+    }
+
+    fn check_positions(&self) -> Result<(), String> {
+        let (pairs, why) = match self.positions {
+            Positions::Learned => (2, ""),
+            Positions::Sinusoidal => (self.hidden, "hidden, for sinusoidal positions"),
+            Positions::Rotary => (
+                self.hidden / self.attention_heads,
+                "hidden / attention_heads, for rotary positions",
+            ),
+        };
+        if pairs % 2 != 0 {
+            return Err(format!("{why}, must be even: they work on pairs"));
+        }
+        if self.position_padding.is_some() && self.positions != Positions::Learned {
+            return Err("position_padding numbers learned positions: leave it out for others".to_owned());
+        }
+        if self.position_padding.is_some_and(|id| id < 0 || id >= self.vocabulary) || self.token_types < 0 {
+            return Err("position_padding must be a token id and token_types must not be negative".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -173,8 +259,12 @@ pub(crate) fn check_head(head: &Head) -> Result<(), ModelError> {
             reason,
         })
     };
-    if head.name.is_empty() {
-        return wrong("a head needs a name".to_owned());
+    if head.name.is_empty()
+        || head
+            .name
+            .contains(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
+    {
+        return wrong("its name must be of letters, digits, `_` and `-`".to_owned());
     }
     if head.labels.len() < 2 {
         return wrong(format!(

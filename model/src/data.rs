@@ -35,6 +35,8 @@ pub struct Selection {
     pub only: BTreeMap<String, String>,
     /// The only labels of the head to choose from; all of them when empty.
     pub among: Vec<String>,
+    /// Rows that have several labels are left out; without this they are an error.
+    pub single_label: bool,
 }
 
 impl Selection {
@@ -70,9 +72,17 @@ impl Selection {
 #[derive(Deserialize)]
 struct Row {
     text: String,
-    label: String,
+    label: Label,
     #[serde(flatten)]
     fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// A label, alone or in a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Label {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// Reads a file of labelled texts for one head; labels are places among [`Selection::choices`].
@@ -96,10 +106,21 @@ pub fn read_labelled(path: &Path, head: &Head, selection: &Selection) -> Result<
         if !selection.only.iter().all(wanted) {
             return Ok(());
         }
-        let place = places.get(row.label.as_str()).ok_or_else(|| {
+        let label = match row.label {
+            Label::One(label) => label,
+            Label::Several(mut labels) if labels.len() == 1 => labels.remove(0),
+            Label::Several(_) if selection.single_label => return Ok(()),
+            Label::Several(labels) => {
+                return Err(wrong(format!(
+                    "{} labels, but a text has one in head `{}`",
+                    labels.len(),
+                    head.name
+                )));
+            }
+        };
+        let place = places.get(label.as_str()).ok_or_else(|| {
             wrong(format!(
-                "unknown label `{}`: head `{}` knows {}",
-                row.label,
+                "unknown label `{label}`: head `{}` knows {}",
                 head.name,
                 known(&places)
             ))
@@ -114,6 +135,40 @@ pub fn read_labelled(path: &Path, head: &Head, selection: &Selection) -> Result<
     Ok(Labelled {
         texts: StringArray::from(texts),
         labels,
+    })
+}
+
+/// Reads a file of texts that need no labels; other fields than `text` are looked at for [`Selection::only`] alone.
+///
+/// # Errors
+/// When the file cannot be read, a line is no such object, or no row is left.
+pub(crate) fn read_texts(path: &Path, selection: &Selection) -> Result<Labelled, ModelError> {
+    #[derive(Deserialize)]
+    struct Unlabelled {
+        text: String,
+        #[serde(flatten)]
+        fields: BTreeMap<String, serde_json::Value>,
+    }
+    let mut texts = Vec::new();
+    for_each_line(path, |line, number| {
+        let row: Unlabelled = serde_json::from_str(line).map_err(|error| ModelError::Row {
+            path: path.to_owned(),
+            line: number,
+            reason: format!("not an object with text ({error})"),
+        })?;
+        let wanted =
+            |(field, value): (&String, &String)| row.fields.get(field).and_then(|found| found.as_str()) == Some(value);
+        if selection.only.iter().all(wanted) {
+            texts.push(row.text);
+        }
+        Ok(())
+    })?;
+    if texts.is_empty() {
+        return Err(ModelError::malformed(path, "it has no texts that fit"));
+    }
+    Ok(Labelled {
+        labels: vec![0; texts.len()],
+        texts: StringArray::from(texts),
     })
 }
 
@@ -219,6 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_with_several_labels_can_be_left_out() {
+        let selection = Selection {
+            single_label: true,
+            ..Selection::default()
+        };
+        let lines = "{\"text\":\"a\",\"label\":[\"bad\"]}\n{\"text\":\"b\",\"label\":[\"bad\",\"good\"]}\n{\"text\":\"c\",\"label\":[]}\n";
+        let data = read(lines, &selection).unwrap();
+        assert_eq!((data.texts, data.labels), (StringArray::from(vec!["a"]), vec![1]));
+    }
+
+    #[test]
     fn compressed_files_read_the_same() {
         let file = tempfile::Builder::new().suffix(".jsonl.zst").tempfile().unwrap();
         let packed = zstd::encode_all("{\"text\":\"a\",\"label\":\"bad\"}\n".as_bytes(), 3).unwrap();
@@ -240,6 +306,10 @@ mod tests {
             ),
             ("{\"text\":\"a\"}\n", "line 1: not an object with text and label"),
             ("nonsense\n", "line 1: not an object"),
+            (
+                "{\"text\":\"a\",\"label\":[\"good\"]}\n{\"text\":\"b\",\"label\":[\"bad\",\"good\"]}\n",
+                "line 2: 2 labels, but a text has one in head `mood`",
+            ),
             ("", "no labelled rows"),
         ] {
             let message = read(lines, &Selection::default()).unwrap_err().to_string();

@@ -2,6 +2,8 @@
 //!
 //! Everything random comes from one seeded generator, so that a run can be repeated.
 
+use std::collections::HashSet;
+
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -86,37 +88,100 @@ impl TrainingSet {
     }
 }
 
-/// One step's texts: which set, the token ids, the labels.
+/// One batch of texts: which set, the token ids, the labels; in pre-training what was hidden.
 pub(crate) struct Batch {
     pub(crate) set: usize,
     pub(crate) rows: Vec<Vec<u32>>,
     pub(crate) labels: Vec<usize>,
+    pub(crate) hidden: Vec<Hidden>,
+}
+
+/// A token that the model has to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hidden {
+    pub(crate) row: usize,
+    pub(crate) place: usize,
+    pub(crate) id: u32,
+}
+
+/// What happens to the tokens of a training text.
+#[derive(Debug, Clone)]
+pub(crate) enum Noise {
+    /// A share of them becomes the hidden token: single words are not learnt by heart.
+    Drop { share: f64, hidden: u32 },
+    /// A share of them is to be found. Of these eight in ten become the hidden token, one becomes any other and one stays, so that
+    /// the model has to look at every token (Devlin et al. 2018, section 3.1).
+    Hide {
+        share: f64,
+        hidden: u32,
+        vocabulary: u32,
+        /// Marks of the tokenizer, which are never hidden.
+        special: HashSet<u32>,
+    },
+}
+
+impl Noise {
+    /// Changes the rows in place; returns what is to be found.
+    pub(crate) fn apply(&self, rows: &mut [Vec<u32>], random: &mut StdRng) -> Vec<Hidden> {
+        match self {
+            Noise::Drop { share, hidden } => {
+                if *share > 0.0 {
+                    for id in rows.iter_mut().flat_map(|row| row.iter_mut().skip(1)) {
+                        if random.random_bool(*share) {
+                            *id = *hidden;
+                        }
+                    }
+                }
+                Vec::new()
+            }
+            Noise::Hide {
+                share,
+                hidden,
+                vocabulary,
+                special,
+            } => {
+                let mut found = Vec::new();
+                for (row, ids) in rows.iter_mut().enumerate() {
+                    for (place, id) in ids.iter_mut().enumerate() {
+                        if special.contains(id) || !random.random_bool(*share) {
+                            continue;
+                        }
+                        found.push(Hidden { row, place, id: *id });
+                        match random.random_range(0..10) {
+                            0 => *id = random.random_range(0..*vocabulary),
+                            1 => (),
+                            _ => *id = *hidden,
+                        }
+                    }
+                }
+                found
+            }
+        }
+    }
 }
 
 /// All training sets.
 pub(crate) struct Feed {
     pub(crate) sets: Vec<TrainingSet>,
     batch_tokens: usize,
-    token_dropout: f64,
-    hidden_token: u32,
+    noise: Noise,
     random: StdRng,
 }
 
 impl Feed {
-    pub(crate) fn new(
-        sets: Vec<TrainingSet>,
-        batch_tokens: usize,
-        token_dropout: f64,
-        hidden_token: u32,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(sets: Vec<TrainingSet>, batch_tokens: usize, noise: Noise, seed: u64) -> Self {
         Feed {
             sets,
             batch_tokens,
-            token_dropout,
-            hidden_token,
+            noise,
             random: StdRng::seed_from_u64(seed),
         }
+    }
+
+    /// Draws what has been drawn before, so that a run that was cut short goes on where it stopped: `batches` of them, each with
+    /// its share of the run that was over.
+    pub(crate) fn replay(&mut self, done: impl Iterator<Item = f64>) {
+        done.for_each(|done| drop(self.next(done)));
     }
 
     /// The next batch, when `done` of the run (0 to 1) is over.
@@ -126,14 +191,13 @@ impl Feed {
         let source = &self.sets[set];
         let labels = rows.iter().map(|&row| source.labels[row]).collect();
         let mut rows: Vec<Vec<u32>> = rows.iter().map(|&row| source.encoded.row(row).to_vec()).collect();
-        if self.token_dropout > 0.0 {
-            for id in rows.iter_mut().flat_map(|row| row.iter_mut().skip(1)) {
-                if self.random.random_bool(self.token_dropout) {
-                    *id = self.hidden_token;
-                }
-            }
+        let hidden = self.noise.apply(&mut rows, &mut self.random);
+        Batch {
+            set,
+            rows,
+            labels,
+            hidden,
         }
-        Batch { set, rows, labels }
     }
 
     fn choose(&mut self, done: f64) -> usize {

@@ -1,5 +1,8 @@
 //! A model with its weights on one device, and the way from token ids to logits.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +13,8 @@ use crate::architecture::{self, Classifier};
 use crate::batching::{cut, pad};
 use crate::config::ModelConfig;
 use crate::error::{ModelError, guard};
+use crate::layout::Layout;
+use crate::scores::Head;
 use crate::tokenizer::Encoded;
 use crate::transformer::Mode;
 
@@ -43,19 +48,12 @@ impl Network {
     }
 
     /// Reads weights from a safetensors file: every name and shape must be there, and no others.
-    pub(crate) fn read(&mut self, path: &Path) -> Result<(), ModelError> {
+    pub(crate) fn read(&mut self, path: &Path, layout: &Layout) -> Result<(), ModelError> {
         let wrong = |reason: String| ModelError::Weights {
             path: path.to_owned(),
             reason,
         };
-        let mut found: std::collections::HashMap<String, Tensor> = Tensor::read_safetensors(path)
-            .map_err(|error| {
-                wrong(format!(
-                    "it is not a readable safetensors file ({error}): fetch it again"
-                ))
-            })?
-            .into_iter()
-            .collect();
+        let mut found = layout.translate(read_safetensors(path)?, &self.store.variables())?;
         for (name, mut variable) in self.store.variables() {
             let tensor = found.remove(&name).ok_or_else(|| {
                 wrong(format!(
@@ -78,12 +76,52 @@ impl Network {
         }
     }
 
-    /// Writes the weights as a safetensors file of the given precision.
-    pub(crate) fn write(&self, path: &Path, kind: Kind) -> Result<(), ModelError> {
+    /// Takes the encoder of another network, and its heads where they have the same name and as many labels; other heads stay
+    /// fresh. Learned positions that are too many are cut off, tokens that are too few leave the last ones fresh.
+    pub(crate) fn adopt(&mut self, other: &Network) -> Result<(), ModelError> {
+        let others = other.store.variables();
+        for (name, variable) in self.store.variables() {
+            let Some(weight) = others.get(&name) else {
+                if name.starts_with("heads.") || name.starts_with("pooling.") || name.starts_with("mlm.") {
+                    continue;
+                }
+                return Err(ModelError::Config(format!(
+                    "the checkpoint to start from has no weight `{name}`: it is another kind of encoder"
+                )));
+            };
+            let (from, to) = (weight.size(), variable.size());
+            let cut = name.starts_with("embeddings.") && from[1..] == to[1..];
+            if from != to && !cut && name.starts_with("heads.") {
+                continue;
+            }
+            if from != to && !cut {
+                return Err(ModelError::Config(format!(
+                    "weight `{name}` of the checkpoint to start from has shape {from:?}, not {to:?}"
+                )));
+            }
+            let rows = from[0].min(to[0]);
+            tch::no_grad(|| variable.f_narrow(0, 0, rows)?.f_copy_(&weight.f_narrow(0, 0, rows)?))?;
+            if name == "embeddings.tokens.weight" && to[0] > rows {
+                // New tokens start in the middle of the known ones, each a little aside.
+                let middle = weight.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?;
+                tch::no_grad(|| variable.f_narrow(0, rows, to[0] - rows)?.f_add_(&middle).map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the weights as a safetensors file of the given precision, with those of the heads in `kept` only.
+    pub(crate) fn write(&self, path: &Path, kind: Kind, kept: &[Head]) -> Result<(), ModelError> {
+        let goes = |name: &str| match name.split('.').collect::<Vec<_>>()[..] {
+            ["mlm", ..] => false, // serves pre-training only
+            ["heads", head, ..] => kept.iter().any(|kept| kept.name == head),
+            _ => true,
+        };
         let mut tensors: Vec<(String, Tensor)> = self
             .store
             .variables()
             .into_iter()
+            .filter(|(name, _)| goes(name))
             .map(|(name, tensor)| {
                 Ok((
                     name,
@@ -94,6 +132,22 @@ impl Network {
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         Tensor::write_safetensors(&tensors, path)
             .map_err(|error| ModelError::write(path, std::io::Error::other(error.to_string())))
+    }
+
+    /// Takes the values of a network of the same names and shapes.
+    pub(crate) fn copy_from(&mut self, other: &Network) -> Result<(), ModelError> {
+        let others = other.store.variables();
+        for (name, mut variable) in self.store.variables() {
+            if let Some(weight) = others.get(&name) {
+                tch::no_grad(|| variable.f_copy_(weight))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The id that fills up short rows.
+    pub(crate) fn padding_id(&self) -> u32 {
+        self.padding_id
     }
 
     /// Number of weights.
@@ -133,6 +187,31 @@ impl Network {
         }
         Ok(all)
     }
+}
+
+/// Every tensor of a safetensors file. A pickle or a zip archive, whatever it is called, is told apart from a damaged file.
+pub(crate) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, ModelError> {
+    let wrong = |reason: String| ModelError::Weights {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut start = [0_u8; 4];
+    let read = File::open(path)
+        .and_then(|mut file| file.read(&mut start))
+        .map_err(|error| ModelError::read(path, error))?;
+    if read >= 2 && (start[..2] == [0x80, 0x02] || start == *b"PK\x03\x04") {
+        return Err(wrong(
+            "it is not a readable safetensors file but a pickle, and reading a pickle runs what is in it: save the weights as \
+             safetensors"
+                .to_owned(),
+        ));
+    }
+    let tensors = Tensor::read_safetensors(path).map_err(|error| {
+        wrong(format!(
+            "it is not a readable safetensors file ({error}): fetch it again"
+        ))
+    })?;
+    Ok(tensors.into_iter().collect())
 }
 
 fn to_floats(logits: &Tensor) -> Result<Vec<f32>, ModelError> {

@@ -94,8 +94,14 @@ impl Owner {
         if let Some(threads) = options.threads {
             tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
         }
-        let network = checkpoint.load(options.device.resolve()?)?;
         let heads = checkpoint.identity().heads;
+        if heads.is_empty() {
+            return Err(ModelError::Config(format!(
+                "model `{}` is an encoder without heads: fine-tune it with `tamiz model train --from` before scoring",
+                checkpoint.config.name
+            )));
+        }
+        let network = checkpoint.load(options.device.resolve()?)?;
         Ok(Owner {
             network,
             heads,

@@ -29,14 +29,15 @@ pub(crate) fn is_steering(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-struct Svg {
+/// A drawing that grows.
+pub(crate) struct Svg {
     body: String,
     width: f64,
     height: f64,
 }
 
 impl Svg {
-    fn new(width: f64, height: f64, title: &str) -> Self {
+    pub(crate) fn new(width: f64, height: f64, title: &str) -> Self {
         let mut svg = Svg {
             body: String::new(),
             width,
@@ -54,14 +55,14 @@ impl Svg {
         );
     }
 
-    fn line(&mut self, (x, y): (f64, f64), (to_x, to_y): (f64, f64), stroke: &str) {
+    pub(crate) fn line(&mut self, (x, y): (f64, f64), (to_x, to_y): (f64, f64), stroke: &str) {
         let _ = writeln!(
             self.body,
             "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{to_x:.1}\" y2=\"{to_y:.1}\" stroke=\"{stroke}\"/>"
         );
     }
 
-    fn text(&mut self, (x, y): (f64, f64), anchor: &str, text: &str) {
+    pub(crate) fn text(&mut self, (x, y): (f64, f64), anchor: &str, text: &str) {
         let _ = writeln!(
             self.body,
             "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {HEAD}>{}</text>",
@@ -69,7 +70,7 @@ impl Svg {
         );
     }
 
-    fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let Svg { body, width, height } = self;
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\">\n\

@@ -1,17 +1,18 @@
 //! The sets of a training run: read, kept apart from what the run is judged by, and tokenized.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use arrow::array::StringArray;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{hex, sha256_of};
-use crate::data::{Labelled, read_labelled};
+use crate::data::{Labelled, Selection, read_labelled, read_texts};
 use crate::error::ModelError;
 use crate::feed::TrainingSet;
 use crate::prepare::prepare;
 use crate::tokenizer::{Encoded, Tokenizer};
-use crate::train_config::TrainConfig;
+use crate::train_config::{Task, TrainConfig, ValidationConfig};
 
 /// Texts with fewer letters and digits than this say nothing about where they come from: "thanks" is in every set.
 const TELLING_LETTERS: usize = 12;
@@ -30,65 +31,61 @@ pub(crate) struct Sets {
 /// A validation set, tokenized.
 pub(crate) struct ValidationSet {
     pub(crate) head: usize,
+    /// The labels to choose from, and their places in the head's list.
+    pub(crate) names: Vec<String>,
+    pub(crate) choices: Vec<usize>,
+    /// Places among the choices.
     pub(crate) labels: Vec<usize>,
     pub(crate) encoded: Encoded,
 }
 
-pub(crate) fn load(config: &TrainConfig) -> Result<Sets, ModelError> {
-    let judged: Vec<(usize, Labelled)> = config
+/// Reads the sets; `base` is the tokenizer of the checkpoint that the run starts from.
+pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets, ModelError> {
+    let judged: Vec<Labelled> = config
         .validation
         .iter()
         .map(|set| {
-            let head = config.head(&set.head)?;
             let path = config.data.join(&set.path);
-            Ok((
-                head,
-                read_labelled(&path, &config.heads[head].head(), &set.selection())?,
-            ))
+            let mut data = read(config, &path, (&set.head, &set.selection()))?;
+            if let Some(first) = set.first {
+                data.labels.truncate(first);
+                data.texts = data.texts.slice(0, data.labels.len());
+            }
+            Ok(data)
         })
         .collect::<Result<_, ModelError>>()?;
-    let mut training = read_training(config)?;
-    let mut left_out = 0;
-    if !config.overlap {
-        let judged: HashSet<String> = judged
-            .iter()
-            .flat_map(|(_, data)| &data.texts)
-            .flatten()
-            .map(gist)
-            .collect();
-        left_out = training.iter_mut().map(|data| leave_out(data, &judged)).sum();
-    }
+    let mut training: Vec<Labelled> = config
+        .sets
+        .iter()
+        .map(|set| read(config, &config.data.join(&set.path), (&set.head, &set.selection())))
+        .collect::<Result<_, ModelError>>()?;
+    let left_out = if config.overlap {
+        0
+    } else {
+        keep_apart(&mut training, &judged)
+    };
     for (set, data) in config.sets.iter().zip(&training) {
         if data.labels.is_empty() {
             let reason = "all its texts are validation texts: name other sets, or set overlap = true";
             return Err(ModelError::malformed(&config.data.join(&set.path), reason));
         }
     }
-    let texts = training.iter().flat_map(|data| data.texts.iter().flatten());
-    let shape = &config.tokenizer;
-    let tokenizer = Tokenizer::train(texts, shape.vocabulary, shape.prepare, config.encoder.max_tokens)?;
-    let validation = judged
-        .into_iter()
-        .map(|(head, data)| {
-            Ok(ValidationSet {
-                head,
-                encoded: tokenizer.encode(&data.texts)?,
-                labels: data.labels,
-            })
-        })
+    let tokenizer = tokenizer(config, base, &training)?;
+    let validation = (config.validation.iter().zip(judged))
+        .map(|(set, data)| validation_set(config, set, data, &tokenizer))
         .collect::<Result<_, ModelError>>()?;
     let training = (config.sets.iter().zip(training))
         .map(|(set, data)| {
-            let place = config.head(&set.head)?;
-            let head = &config.heads[place];
             let encoded = tokenizer.encode(&data.texts)?;
-            Ok(TrainingSet::new(
-                set,
-                (place, head.labels.len()),
-                head.balance,
-                data.labels,
-                encoded,
-            ))
+            let (place, labels, balance) = match config.task {
+                Task::Mlm => (0, 1, 0.0),
+                Task::Classify => {
+                    let place = config.head(&set.head)?;
+                    let head = &config.heads[place];
+                    (place, head.labels.len(), head.balance)
+                }
+            };
+            Ok(TrainingSet::new(set, (place, labels), balance, data.labels, encoded))
         })
         .collect::<Result<_, ModelError>>()?;
     Ok(Sets {
@@ -100,15 +97,57 @@ pub(crate) fn load(config: &TrainConfig) -> Result<Sets, ModelError> {
     })
 }
 
-fn read_training(config: &TrainConfig) -> Result<Vec<Labelled>, ModelError> {
-    config
-        .sets
-        .iter()
-        .map(|set| {
-            let head = config.heads[config.head(&set.head)?].head();
-            read_labelled(&config.data.join(&set.path), &head, &set.selection())
-        })
-        .collect()
+/// The rows of one file: with labels for a head, or, in pre-training, texts alone.
+fn read(config: &TrainConfig, path: &Path, (head, selection): (&str, &Selection)) -> Result<Labelled, ModelError> {
+    match config.task {
+        Task::Mlm => read_texts(path, selection),
+        Task::Classify => read_labelled(path, &config.heads[config.head(head)?].head(), selection),
+    }
+}
+
+fn tokenizer(config: &TrainConfig, base: Option<Tokenizer>, training: &[Labelled]) -> Result<Tokenizer, ModelError> {
+    let texts = training.iter().flat_map(|data| data.texts.iter().flatten());
+    match (base, &config.tokenizer, &config.encoder) {
+        (Some(base), ..) if config.adapt.new_tokens == 0 => Ok(base),
+        (Some(base), ..) => base.with_unknown_symbols(texts, config.adapt.new_tokens),
+        (None, Some(shape), Some(encoder)) => {
+            Tokenizer::train(texts, shape.vocabulary, shape.prepare, encoder.max_tokens)
+        }
+        // The run's own check has already refused this.
+        _ => Err(ModelError::Config(
+            "there is neither a tokenizer nor a checkpoint that has one".to_owned(),
+        )),
+    }
+}
+
+fn validation_set(
+    config: &TrainConfig,
+    set: &ValidationConfig,
+    data: Labelled,
+    tokenizer: &Tokenizer,
+) -> Result<ValidationSet, ModelError> {
+    let encoded = tokenizer.encode(&data.texts)?;
+    let (head, names, choices) = match config.task {
+        Task::Mlm => (0, Vec::new(), Vec::new()),
+        Task::Classify => {
+            let place = config.head(&set.head)?;
+            let (head, choices) = set.selection().choices(&config.heads[place].head())?;
+            (place, head.labels, choices)
+        }
+    };
+    Ok(ValidationSet {
+        head,
+        names,
+        choices,
+        labels: data.labels,
+        encoded,
+    })
+}
+
+/// Takes the texts that are judged by out of the training sets; returns how many.
+fn keep_apart(training: &mut [Labelled], judged: &[Labelled]) -> usize {
+    let judged: HashSet<String> = judged.iter().flat_map(|data| &data.texts).flatten().map(gist).collect();
+    training.iter_mut().map(|data| leave_out(data, &judged)).sum()
 }
 
 /// What stays of a text when case, punctuation, mentions and links are ignored.

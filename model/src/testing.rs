@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::architecture::Architecture;
 use crate::checkpoint::{Origin, Precision, save};
 use crate::config::{
-    Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions, Prepare, SENTIMENT_LABELS,
+    Activation, EncoderConfig, HeadLayer, Mixing, ModelConfig, NormPlacement, Pooling, Positions, Prepare,
+    SENTIMENT_LABELS,
 };
 use crate::error::ModelError;
 use crate::network::Network;
@@ -101,6 +102,10 @@ pub(crate) fn tiny_config(vocabulary: i64, heads: &[Head]) -> ModelConfig {
             activation: Activation::Gelu,
             positions: Positions::Learned,
             pooling: Pooling::Mean,
+            head_layer: HeadLayer::None,
+            mixing: Mixing::Attention,
+            token_types: 0,
+            position_padding: None,
         },
         heads: heads.to_vec(),
         prepare: Prepare::Social,

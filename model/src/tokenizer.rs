@@ -2,7 +2,7 @@
 //!
 //! Architecture invariant: the ids of a text depend on that text and the checkpoint only, never on its neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -130,6 +130,43 @@ impl Tokenizer {
         Self::new(inner, prepare_as, max_tokens).map_err(ModelError::Config)
     }
 
+    /// The same tokenizer with another preparation and length.
+    pub(crate) fn adapted(&self, prepare: Prepare, max_tokens: usize) -> Result<Self, ModelError> {
+        Self::new((*self.inner).clone(), prepare, max_tokens).map_err(ModelError::Config)
+    }
+
+    /// The same tokenizer with the commonest symbols that it does not know, emoji mostly, as tokens of their own.
+    pub(crate) fn with_unknown_symbols<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a str>,
+        tokens: usize,
+    ) -> Result<Self, ModelError> {
+        let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+        for text in texts {
+            let symbols = text.chars().filter(|&c| !c.is_ascii() && !c.is_alphanumeric());
+            symbols
+                .filter(|c| !c.is_whitespace() && !c.is_control())
+                .for_each(|symbol| *counts.entry(symbol).or_default() += 1);
+        }
+        let unknown = self.id_of(UNKNOWN).or_else(|| self.id_of("<unk>"));
+        let known = |symbol: char| {
+            let encoding = self.inner.encode_fast(symbol.to_string(), false);
+            encoding.is_ok_and(|encoding| !encoding.get_ids().iter().any(|&id| Some(id) == unknown))
+        };
+        let mut symbols: Vec<(u64, char)> = counts
+            .into_iter()
+            .filter(|&(symbol, count)| count > 1 && !known(symbol))
+            .map(|(symbol, count)| (count, symbol))
+            .collect();
+        symbols.sort_unstable_by(|a, b| b.cmp(a));
+        let mut inner = (*self.inner).clone();
+        let tokens = symbols.into_iter().take(tokens);
+        inner
+            .add_tokens(tokens.map(|(_, symbol)| AddedToken::from(symbol.to_string(), false)))
+            .map_err(|error| ModelError::Config(format!("the tokenizer takes no further tokens: {error}")))?;
+        Self::new(inner, self.prepare, self.max_tokens).map_err(ModelError::Config)
+    }
+
     /// Writes the `tokenizer.json`.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ModelError> {
         let mut inner = (*self.inner).clone();
@@ -159,6 +196,28 @@ impl Tokenizer {
     /// The id of a token, if the vocabulary has it.
     pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// What happens to a text first.
+    pub(crate) fn prepare(&self) -> Prepare {
+        self.prepare
+    }
+
+    /// The id that stands for a token that is hidden from the model in training.
+    pub(crate) fn hidden_id(&self) -> Option<u32> {
+        self.inner
+            .token_to_id(HIDDEN)
+            .or_else(|| self.inner.token_to_id("<mask>"))
+    }
+
+    /// The tokenizer's own marks, which are not part of a text.
+    pub(crate) fn special_ids(&self) -> HashSet<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        added
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// The token of an id.

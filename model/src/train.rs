@@ -1,30 +1,29 @@
-//! The training loop: several heads, several sets, one encoder.
+//! The training loop: several heads, several sets, one encoder; or hidden words, and no head at all.
 //!
-//! Every step takes a batch of one set, and moves the encoder and that set's head. Now and then the validation sets are scored, and
-//! the weights are written when they are the best so far: what is on disk is the best of the run, whenever it ends.
+//! Every batch is of one set, and moves the encoder and that set's head. Now and then the validation sets are scored, and
+//! the weights are written when they are the best so far: what is on disk is the best of the run, whenever it ends. A run that was
+//! cut short goes on when it is started again with the same configuration, data and folder, and ends with the same weights.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::Serialize;
-use tch::nn::{AdamW, Optimizer, OptimizerConfig as _};
-use tch::{Kind, Reduction, Tensor};
+use serde::{Deserialize, Serialize};
 
-use crate::batching::pad;
 use crate::checkpoint::{self, Origin};
 use crate::config::ModelConfig;
-use crate::error::{ModelError, guard};
+use crate::curves::History;
+use crate::error::ModelError;
 use crate::feed::{Batch, Feed, TrainingSet};
-use crate::metrics::Metrics;
-use crate::network::Network;
-use crate::scores::best_of;
+use crate::learner::Learner;
+use crate::optimizer::rate_at;
+use crate::resume::{Resume, State};
 use crate::sets::{self, ValidationSet};
-use crate::tokenizer::{HIDDEN, Tokenizer};
-use crate::train_config::{Metric, ScheduleConfig, TrainConfig};
-use crate::transformer::Mode;
+use crate::start::{commit, noise, starting_point};
+use crate::tokenizer::Tokenizer;
+use crate::train_config::TrainConfig;
+use crate::validate;
 
 /// Steps between reports of the loss.
 const REPORT_EVERY: usize = 50;
@@ -43,6 +42,11 @@ pub enum Progress {
         tokens: usize,
         /// Number of weights.
         parameters: usize,
+    },
+    /// A run that was cut short goes on.
+    Resumed {
+        /// Steps made before.
+        step: usize,
     },
     /// Some steps are done.
     Step {
@@ -102,13 +106,21 @@ pub struct TrainOutcome {
     pub ended: Ended,
 }
 
-/// Trains a model and writes the best of it to `out`, with the course of its figures in `history.csv`.
+/// The weights that are on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Best {
+    pub(crate) step: usize,
+    pub(crate) score: f64,
+    pub(crate) figures: Figures,
+}
+
+/// Trains a model and writes the best of it to `out`, with the course of its figures in `history.csv` and `history.svg`.
 ///
-/// `progress` hears how it goes; when it answers [`ControlFlow::Break`], the run ends with what is best so far.
+/// `progress` hears how it goes; when it answers [`ControlFlow::Break`], the run ends with what is best so far, and can go on later.
 ///
 /// # Errors
-/// When the configuration or the data cannot be used, libtorch fails, `out` cannot be written, or the run was interrupted before
-/// there was anything to keep.
+/// When the configuration or the data cannot be used, libtorch fails, `out` cannot be written or holds another unfinished run, or the
+/// run was interrupted before there was anything to keep.
 pub fn train(
     config: &TrainConfig,
     out: &Path,
@@ -128,95 +140,143 @@ struct Run<'a> {
     out: &'a Path,
     model_config: ModelConfig,
     tokenizer: Tokenizer,
-    network: Network,
-    optimizer: Optimizer,
+    learner: Learner,
     feed: Feed,
     validation: Vec<ValidationSet>,
     left_out: usize,
     origin: Origin,
-    history: String,
+    history: History,
+    resume: Resume,
     started: Instant,
-    best: Option<(usize, f64, Figures)>,
+    seconds_before: f64, // of the run before it was cut short
+    looks_without_gain: usize,
+    window: Window,
+    best: Option<Best>,
 }
 
 impl<'a> Run<'a> {
     fn new(config: &'a TrainConfig, out: &'a Path) -> Result<Self, ModelError> {
-        let sets = sets::load(config)?;
-        let model_config = config.model_config(sets.tokenizer.vocabulary() as i64);
-        let device = config.device.resolve()?;
-        let network = Network::new(&model_config, sets.tokenizer.padding_id(), device, config.seed)?;
-        let adam = AdamW {
-            wd: config.optimizer.weight_decay,
-            beta2: 0.98,
-            ..AdamW::default()
+        let (start, base) = match starting_point(config)? {
+            Some((network, encoder, tokenizer)) => (Some((network, encoder)), Some(tokenizer)),
+            None => (None, None),
         };
-        let optimizer = adam.build(&network.store, config.optimizer.learning_rate)?;
-        let hidden = sets
-            .tokenizer
-            .id_of(HIDDEN)
-            .unwrap_or_else(|| sets.tokenizer.padding_id());
-        let (batch_tokens, token_dropout) = (config.schedule.batch_tokens, config.optimizer.token_dropout);
-        let feed = Feed::new(sets.training, batch_tokens, token_dropout, hidden, config.seed);
-        let origin = Origin {
-            commit: commit(),
-            data_sha256: sets.data_sha256,
-            seed: config.seed,
-            metrics: Figures::new(),
-        };
+        let sets = sets::load(config, base)?;
+        let tokenizer = sets.tokenizer;
+        let encoder = start.as_ref().map(|(_, encoder)| encoder).or(config.encoder.as_ref());
+        let encoder = encoder
+            .cloned()
+            .ok_or_else(|| ModelError::Config("there is no encoder to train".to_owned()))?;
+        let vocabulary = (tokenizer.vocabulary() as i64).max(encoder.vocabulary);
+        let model_config = config.model_config(encoder, vocabulary, tokenizer.prepare());
+        model_config.check()?;
+        let start = start.as_ref().map(|(network, _)| network);
+        let learner = Learner::new(config, &model_config, tokenizer.padding_id(), start)?;
+        let feed = Feed::new(
+            sets.training,
+            config.schedule.batch_tokens,
+            noise(config, &tokenizer)?,
+            config.seed,
+        );
         Ok(Run {
             config,
             out,
             model_config,
-            tokenizer: sets.tokenizer,
-            network,
-            optimizer,
+            tokenizer,
+            learner,
             feed,
             validation: sets.validation,
             left_out: sets.left_out,
-            origin,
-            history: String::from("step,seconds,set,metric,value\n"),
+            origin: Origin {
+                commit: commit(),
+                data_sha256: sets.data_sha256,
+                seed: config.seed,
+                metrics: Figures::new(),
+            },
+            history: History::new(out),
+            resume: Resume::new(out),
             started: Instant::now(),
+            seconds_before: 0.0,
+            looks_without_gain: 0,
+            window: Window::new(),
             best: None,
         })
     }
 
     fn go(&mut self, progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<TrainOutcome, ModelError> {
-        let mut ended = Ended::Completed;
-        if progress(&self.ready()).is_break() {
-            return Err(interrupted_too_early());
-        }
-        let mut window = Window::new();
         let schedule = &self.config.schedule;
-        let mut looks_without_gain = 0;
-        let mut step = 0;
-        while step < schedule.steps {
-            self.optimizer
-                .set_lr(self.config.optimizer.learning_rate * rate(step, schedule));
-            let batch = self.feed.next(step as f64 / schedule.steps as f64);
-            window.add(self.step(&batch)?, &batch);
+        let mut step = self.pick_up()?;
+        let mut go_on = progress(&self.ready());
+        if step > 0 && go_on.is_continue() {
+            go_on = progress(&Progress::Resumed { step });
+        }
+        while go_on.is_continue() && step < schedule.steps && !self.is_stuck() {
+            self.step(step)?;
             step += 1;
-            let mut go_on = ControlFlow::Continue(());
-            if step % REPORT_EVERY == 0 || step == schedule.steps {
-                let report = window.report(step, schedule.steps);
-                self.record(step, "train", &BTreeMap::from([("loss".to_owned(), window.loss())]))?;
-                window = Window::new();
-                go_on = progress(&report);
+            let last = step == schedule.steps;
+            if step % REPORT_EVERY == 0 || last {
+                go_on = progress(&self.report(step)?);
             }
-            if step % schedule.evaluate_every == 0 || step == schedule.steps {
-                let (event, best) = self.look(step)?;
-                looks_without_gain = if best { 0 } else { looks_without_gain + 1 };
+            let look = step % schedule.evaluate_every == 0 || last;
+            if look {
+                let event = self.look(step)?;
                 go_on = if go_on.is_break() { go_on } else { progress(&event) };
             }
-            if go_on.is_break() {
-                ended = Ended::Interrupted;
-                break;
-            }
-            if schedule.patience.is_some_and(|patience| looks_without_gain >= patience) {
-                ended = Ended::Early;
-                break;
+            let due = schedule.save_every.map_or(look, |every| step % every == 0);
+            if (due || go_on.is_break()) && !last {
+                self.save(step)?;
             }
         }
-        self.outcome(step, ended)
+        let ended = match go_on {
+            ControlFlow::Break(()) if step < schedule.steps => Ended::Interrupted,
+            _ if step < schedule.steps => Ended::Early,
+            _ => Ended::Completed,
+        };
+        let outcome = self.outcome(step, ended)?;
+        if ended != Ended::Interrupted {
+            self.resume.clear()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Goes to where a run that was cut short had got; returns the number of its steps.
+    fn pick_up(&mut self) -> Result<usize, ModelError> {
+        let hashes = (self.config.sha256(), self.origin.data_sha256.clone());
+        let Some(state) = self.resume.load((&hashes.0, &hashes.1), &mut self.learner)? else {
+            return Ok(0);
+        };
+        let (steps, batches) = (self.config.schedule.steps, self.config.schedule.accumulate);
+        let done = (0..state.step).flat_map(|step| std::iter::repeat_n(step as f64 / steps as f64, batches));
+        self.feed.replay(done);
+        self.history.pick_up(state.step)?;
+        self.seconds_before = state.seconds;
+        self.looks_without_gain = state.looks_without_gain;
+        (self.window.losses, self.window.batches) = state.losses;
+        self.origin.metrics = state.best.as_ref().map(|best| best.figures.clone()).unwrap_or_default();
+        self.best = state.best;
+        Ok(state.step)
+    }
+
+    fn save(&self, step: usize) -> Result<(), ModelError> {
+        let state = State {
+            config_sha256: self.config.sha256(),
+            data_sha256: self.origin.data_sha256.clone(),
+            step,
+            seconds: self.seconds(),
+            looks_without_gain: self.looks_without_gain,
+            best: self.best.clone(),
+            losses: (self.window.losses, self.window.batches),
+            weight_steps: BTreeMap::new(),
+        };
+        self.resume.save(state, &self.learner)
+    }
+
+    fn is_stuck(&self) -> bool {
+        let patience = self.config.schedule.patience;
+        patience.is_some_and(|patience| self.looks_without_gain >= patience)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
     fn ready(&self) -> Progress {
@@ -224,110 +284,72 @@ impl<'a> Run<'a> {
             texts: self.feed.sets.iter().map(|set| set.labels.len()).sum(),
             left_out: self.left_out,
             tokens: self.feed.sets.iter().map(TrainingSet::tokens).sum(),
-            parameters: self.network.parameters(),
+            parameters: self.learner.network.parameters(),
         }
     }
 
-    /// One step down the gradient; returns the loss.
-    fn step(&mut self, batch: &Batch) -> Result<f64, ModelError> {
-        let set = &self.feed.sets[batch.set];
-        let device = self.network.store.device();
-        let rows: Vec<&[u32]> = batch.rows.iter().map(Vec::as_slice).collect();
-        let tokens = pad(&rows, self.tokenizer.padding_id(), device)?;
-        let smoothing = self.config.optimizer.label_smoothing;
-        let loss = guard("taking a training step", || {
-            let logits = &self.network.classifier.forward(&tokens, Mode::Train)[set.head]; // (b, l)
-            let choices: Vec<i64> = set.choices.iter().map(|&choice| choice as i64).collect();
-            let logits = logits.index_select(1, &Tensor::from_slice(&choices).to_device(device)); // (b, choices)
-            let place = |label: &usize| {
-                set.choices
-                    .iter()
-                    .position(|choice| choice == label)
-                    .map_or(0, |place| place as i64)
-            };
-            let truth: Vec<i64> = batch.labels.iter().map(place).collect();
-            let truth = Tensor::from_slice(&truth).to_device(device); // (b)
-            let weights = Tensor::from_slice(&set.weights).to_device(device); // (choices)
-            let loss = logits.cross_entropy_loss(&truth, Some(&weights), Reduction::Mean, -100, smoothing);
-            self.optimizer
-                .backward_step_clip_norm(&loss, self.config.optimizer.clip_norm);
-            loss.to_kind(Kind::Double).double_value(&[])
-        })?;
-        if !loss.is_finite() {
-            return Err(ModelError::Config(format!(
-                "the loss became {loss}: lower learning_rate or raise warmup_steps"
-            )));
+    /// One step down the gradient.
+    fn step(&mut self, step: usize) -> Result<(), ModelError> {
+        let schedule = &self.config.schedule;
+        // Dropout depends on the seed and the step alone, so that a run that goes on after a crash draws the same.
+        tch::manual_seed((self.config.seed ^ (step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        for _ in 0..schedule.accumulate {
+            let batch = self.feed.next(step as f64 / schedule.steps as f64);
+            let loss = self.learner.add(&batch, &self.feed.sets[batch.set])?;
+            self.window.add(loss, &batch);
         }
-        Ok(loss)
+        self.learner
+            .step(self.config.optimizer.learning_rate * rate_at(step, schedule))
+    }
+
+    fn report(&mut self, step: usize) -> Result<Progress, ModelError> {
+        let window = std::mem::replace(&mut self.window, Window::new());
+        let loss = BTreeMap::from([("loss".to_owned(), window.loss())]);
+        self.history.record((step, self.seconds()), "train", &loss)?;
+        Ok(window.report(step, self.config.schedule.steps))
     }
 
     /// Scores the validation sets and keeps the weights when they are the best so far.
-    fn look(&mut self, step: usize) -> Result<(Progress, bool), ModelError> {
-        let (mut score, mut weights) = (0.0, 0.0);
-        let mut figures = Figures::new();
-        for (set, config) in self.validation.iter().zip(&self.config.validation) {
-            let labels = &self.model_config.heads[set.head].labels;
-            let logits = self
-                .network
-                .all_logits(&set.encoded, self.config.schedule.batch_tokens)?;
-            let predicted: Vec<usize> = logits[set.head]
-                .chunks_exact(labels.len())
-                .map(|row| best_of(row).0)
-                .collect();
-            let metrics = Metrics::new(labels, &set.labels, &predicted);
-            score += config.weight * figure(&metrics, config.metric);
-            weights += config.weight;
-            figures.insert(config.name.clone(), summary(&metrics));
-        }
-        let score = score / weights;
+    fn look(&mut self, step: usize) -> Result<Progress, ModelError> {
+        let (score, figures) = validate::look(self.config, &self.learner, (&self.validation, &self.tokenizer))?;
         for (set, values) in &figures {
-            self.record(step, set, values)?;
+            self.history.record((step, self.seconds()), set, values)?;
         }
-        let best = self.best.as_ref().is_none_or(|(_, so_far, _)| score > *so_far);
+        let best = self.best.as_ref().is_none_or(|best| score > best.score);
+        self.looks_without_gain = if best { 0 } else { self.looks_without_gain + 1 };
         if best {
-            self.best = Some((step, score, figures.clone()));
+            self.best = Some(Best {
+                step,
+                score,
+                figures: figures.clone(),
+            });
             self.origin.metrics = figures.clone();
-            let weights = (&self.network, self.config.precision);
+            let weights = (&self.learner.network, self.config.precision);
             checkpoint::save(
                 self.out,
-                &self.model_config,
+                &self.config.kept(&self.model_config),
                 &self.tokenizer,
                 weights,
                 self.origin.clone(),
             )?;
         }
-        Ok((
-            Progress::Evaluated {
-                step,
-                score,
-                best,
-                figures,
-            },
+        Ok(Progress::Evaluated {
+            step,
+            score,
             best,
-        ))
-    }
-
-    /// Adds lines to the history, and writes it, so that a run can be watched and survives its end.
-    fn record(&mut self, step: usize, set: &str, values: &BTreeMap<String, f64>) -> Result<(), ModelError> {
-        let seconds = self.started.elapsed().as_secs_f64();
-        for (metric, value) in values {
-            // Writing to a string cannot fail.
-            let _ = writeln!(self.history, "{step},{seconds:.1},{set},{metric},{value:.5}");
-        }
-        let path = self.out.join("history.csv");
-        std::fs::write(&path, &self.history).map_err(|error| ModelError::write(&path, error))
+            figures,
+        })
     }
 
     fn outcome(&mut self, steps: usize, ended: Ended) -> Result<TrainOutcome, ModelError> {
-        let (best_step, score, figures) = self.best.take().ok_or_else(interrupted_too_early)?;
-        let seconds = self.started.elapsed().as_secs_f64();
+        let best = self.best.take().ok_or_else(interrupted_too_early)?;
         Ok(TrainOutcome {
             folder: self.out.to_owned(),
-            best_step,
-            score,
-            figures,
+            best_step: best.step,
+            score: best.score,
+            figures: best.figures,
             steps,
-            seconds,
+            seconds: self.seconds(),
             ended,
         })
     }
@@ -335,50 +357,9 @@ impl<'a> Run<'a> {
 
 fn interrupted_too_early() -> ModelError {
     ModelError::Config(
-        "training was interrupted before its first look at the validation sets: there is nothing to keep".to_owned(),
+        "training was interrupted before its first look at the validation sets, so there is nothing to keep: start it again to go on"
+            .to_owned(),
     )
-}
-
-/// Share of the highest learning rate at a step: a straight rise, then half a cosine down to zero.
-fn rate(step: usize, schedule: &ScheduleConfig) -> f64 {
-    if step < schedule.warmup_steps {
-        return (step + 1) as f64 / schedule.warmup_steps as f64;
-    }
-    let left = schedule.steps.saturating_sub(schedule.warmup_steps).max(1);
-    let done = (step - schedule.warmup_steps) as f64 / left as f64;
-    0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
-}
-
-fn figure(metrics: &Metrics, metric: Metric) -> f64 {
-    match metric {
-        Metric::Accuracy => metrics.accuracy,
-        Metric::MacroF1 => metrics.macro_f1,
-        Metric::MacroRecall => metrics.macro_recall,
-    }
-}
-
-fn summary(metrics: &Metrics) -> BTreeMap<String, f64> {
-    [
-        ("accuracy", metrics.accuracy),
-        ("macro_f1", metrics.macro_f1),
-        ("macro_recall", metrics.macro_recall),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
-}
-
-/// The commit of the source tree this was built from; `unknown` outside one.
-fn commit() -> String {
-    std::process::Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .map_or_else(
-            || "unknown".to_owned(),
-            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        )
 }
 
 /// Means since the last report.

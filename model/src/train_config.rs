@@ -2,25 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::architecture::Architecture;
-use crate::checkpoint::Precision;
-use crate::config::{Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions, Prepare};
+use crate::checkpoint::{Precision, hex};
+use crate::config::{EncoderConfig, HeadLayer, ModelConfig, Pooling, Prepare, check_head};
 use crate::data::Selection;
 use crate::device::DeviceChoice;
 use crate::error::ModelError;
 use crate::scores::Head;
 
 /// A training run.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The checkpoint's name.
     pub name: String,
     /// Seeds weights, order and dropout.
     pub seed: u64,
+    /// What is to be learnt.
+    #[serde(default)]
+    pub task: Task,
+    /// The checkpoint to start from: a folder, or `owner/name@revision` on the Hugging Face Hub. Tokenizer and encoder are its own
+    /// then, but for what `adapt` says; heads that it has too are kept.
+    pub from: Option<String>,
+    /// What changes in the encoder that `from` names.
+    #[serde(default)]
+    pub adapt: AdaptConfig,
     /// The folder that the paths of the sets start from.
     #[serde(default)]
     pub data: PathBuf,
@@ -36,15 +46,16 @@ pub struct TrainConfig {
     /// learnt by heart say nothing.
     #[serde(default)]
     pub overlap: bool,
-    /// The tokenizer.
-    pub tokenizer: TokenizerConfig,
-    /// The encoder's structure.
-    pub encoder: EncoderShape,
+    /// The tokenizer; absent with `from`.
+    pub tokenizer: Option<TokenizerConfig>,
+    /// The encoder's structure; absent with `from`. Its vocabulary stays out: the tokenizer decides.
+    pub encoder: Option<EncoderConfig>,
     /// How the weights are moved.
     pub optimizer: OptimizerConfig,
     /// How long, and when to look.
     pub schedule: ScheduleConfig,
-    /// What the model is to tell.
+    /// What the model is to tell; absent in pre-training.
+    #[serde(default)]
     pub heads: Vec<HeadConfig>,
     /// What it learns from.
     pub sets: Vec<SetConfig>,
@@ -52,8 +63,51 @@ pub struct TrainConfig {
     pub validation: Vec<ValidationConfig>,
 }
 
+/// What a run learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// The heads' labels.
+    #[default]
+    Classify,
+    /// Hidden tokens of unlabelled texts, from what stands around them: teaches an encoder the language of an archive (Devlin et
+    /// al. 2018, arXiv:1810.04805). What it gives is a checkpoint without heads, to start from.
+    Mlm,
+}
+
+impl FromStr for Task {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "classify" => Ok(Task::Classify),
+            "mlm" => Ok(Task::Mlm),
+            _ => Err(format!("`{name}` is no task: say classify or mlm")),
+        }
+    }
+}
+
+/// What changes in an encoder that is adapted; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptConfig {
+    /// Texts are cut to this many tokens; not more than it knows positions.
+    pub max_tokens: Option<usize>,
+    /// Share of activations dropped in training.
+    pub dropout: Option<f64>,
+    /// How a sequence becomes one vector.
+    pub pooling: Option<Pooling>,
+    /// What stands between that vector and a head.
+    pub head_layer: Option<HeadLayer>,
+    /// What happens to a text first.
+    pub prepare: Option<Prepare>,
+    /// So many of the commonest symbols that the tokenizer does not know, emoji mostly, become tokens of their own.
+    #[serde(default)]
+    pub new_tokens: usize,
+}
+
 /// The tokenizer, learnt from the texts of the training sets.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
     /// Number of word pieces.
@@ -62,33 +116,13 @@ pub struct TokenizerConfig {
     pub prepare: Prepare,
 }
 
-/// [`EncoderConfig`] without the vocabulary, which the tokenizer decides.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct EncoderShape {
-    #[serde(default)]
-    pub architecture: Architecture,
-    pub hidden: i64,
-    pub layers: usize,
-    pub attention_heads: i64,
-    pub feed_forward: i64,
-    pub max_tokens: usize,
-    pub dropout: f64,
-    pub norm: NormPlacement,
-    pub norm_eps: f64,
-    pub activation: Activation,
-    pub positions: Positions,
-    pub pooling: Pooling,
-}
-
 /// AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) and what keeps a small data set from being learnt by heart.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// The highest learning rate, reached after the warm-up.
     pub learning_rate: f64,
-    /// Pull of every weight towards zero, per step and learning rate.
+    /// Pull of every matrix towards zero, per step and learning rate; biases and norms are left alone.
     pub weight_decay: f64,
     /// Gradients longer than this are shortened to it.
     pub clip_norm: f64,
@@ -98,26 +132,43 @@ pub struct OptimizerConfig {
     /// Share of tokens hidden from the model in training.
     #[serde(default)]
     pub token_dropout: f64,
+    /// The learning rate of a block, as a share of that of the block above; the embeddings are below the first block. What a
+    /// pre-trained encoder knows about words is general and near its inputs, so it is moved least there (Howard & Ruder 2018,
+    /// arXiv:1801.06146).
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+    /// The learning rate of heads and pooling, as a multiple: they start from nothing.
+    #[serde(default = "one")]
+    pub head_factor: f64,
+    /// Compute in 16-bit floats (bfloat16) and keep the weights themselves in 32: about twice as fast on a GPU, and slower on most
+    /// CPUs.
+    #[serde(default)]
+    pub bf16: bool,
 }
 
 /// How long to train and when to look.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// Steps in all; the learning rate falls along a cosine to zero at the last.
     pub steps: usize,
     /// Steps until the highest learning rate.
     pub warmup_steps: usize,
-    /// Padded tokens per step.
+    /// Padded tokens per batch.
     pub batch_tokens: usize,
+    /// Batches per step, their gradients added up: a larger step than memory allows at once.
+    #[serde(default = "one_batch")]
+    pub accumulate: usize,
     /// Steps between looks at the validation sets.
     pub evaluate_every: usize,
+    /// Steps between writing all that is needed to go on after a crash; at every look when absent.
+    pub save_every: Option<usize>,
     /// Looks without a better figure before the run ends early; never when absent.
     pub patience: Option<usize>,
 }
 
 /// A head and how it is learnt.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
     /// Its name.
@@ -127,13 +178,17 @@ pub struct HeadConfig {
     /// How much rare labels are raised: 0 not at all, 1 until all labels weigh the same.
     #[serde(default)]
     pub balance: f64,
+    /// Learnt for what it teaches the encoder, and not kept in the checkpoint.
+    #[serde(default)]
+    pub auxiliary: bool,
 }
 
 /// A training set.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetConfig {
-    /// The head it teaches.
+    /// The head it teaches; absent in pre-training.
+    #[serde(default)]
     pub head: String,
     /// The file, under the data folder.
     pub path: PathBuf,
@@ -145,6 +200,9 @@ pub struct SetConfig {
     /// Whether texts of this set are told apart by its own labels only: a set that lacks a label says nothing about it.
     #[serde(default)]
     pub restrict: bool,
+    /// Rows that have several labels are left out; without this they are an error.
+    #[serde(default)]
+    pub single_label: bool,
     /// The file's label to the head's label.
     #[serde(default)]
     pub map: BTreeMap<String, String>,
@@ -154,18 +212,20 @@ pub struct SetConfig {
 }
 
 /// A validation set.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
     /// What it is called in figures.
     pub name: String,
-    /// The head it checks.
+    /// The head it checks; absent in pre-training.
+    #[serde(default)]
     pub head: String,
     /// The file, under the data folder.
     pub path: PathBuf,
     /// Its weight in the figure that the checkpoint is chosen by.
     pub weight: f64,
-    /// The figure of it that counts.
+    /// The figure of it that counts; pre-training counts the share of hidden tokens that were found.
+    #[serde(default)]
     pub metric: Metric,
     /// The file's label to the head's label.
     #[serde(default)]
@@ -173,13 +233,19 @@ pub struct ValidationConfig {
     /// Fields and the value they must have.
     #[serde(default)]
     pub only: BTreeMap<String, String>,
+    /// The only labels to choose from; all of the head's when absent.
+    #[serde(default)]
+    pub among: Vec<String>,
+    /// Only so many texts from the start of the file; a quicker look.
+    pub first: Option<usize>,
 }
 
 /// The figure that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Share of right predictions.
+    #[default]
     Accuracy,
     /// Mean of the labels' F1.
     MacroF1,
@@ -191,83 +257,134 @@ fn one() -> f64 {
     1.0
 }
 
+fn one_batch() -> usize {
+    1
+}
+
 impl TrainConfig {
-    /// Reads and checks a TOML file.
+    /// Reads a TOML file. Training checks it.
     ///
     /// # Errors
-    /// When the file cannot be read, has an unknown or missing option, or one that cannot work.
+    /// When the file cannot be read, or has an unknown or missing option.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(|error| ModelError::read(path, error))?;
-        let config: TrainConfig =
-            toml::from_str(&text).map_err(|error| ModelError::malformed(path, error.to_string().trim()))?;
-        config.check()?;
-        Ok(config)
+        toml::from_str(&text).map_err(|error| ModelError::malformed(path, error.to_string().trim()))
     }
 
-    /// Checks what can be checked without the data.
+    /// Checks what can be checked without the data and without the checkpoint that `from` names.
     ///
     /// # Errors
     /// One sentence about the first option that cannot work.
     pub fn check(&self) -> Result<(), ModelError> {
-        self.model_config(self.tokenizer.vocabulary as i64).check()?;
+        let wrong = |reason: &str| Err(ModelError::Config(format!("training `{}`: {reason}", self.name)));
+        match (&self.from, &self.tokenizer, &self.encoder) {
+            (Some(_), None, None) => self.heads.iter().try_for_each(|head| check_head(&head.head()))?,
+            (None, Some(tokenizer), Some(encoder)) => {
+                if encoder.vocabulary != 0 {
+                    return wrong("the tokenizer decides the vocabulary: leave it out of [encoder]");
+                }
+                if self.adapt != AdaptConfig::default() {
+                    return wrong("[adapt] changes the checkpoint that `from` names: without one, say it in [encoder]");
+                }
+                self.model_config(encoder.clone(), tokenizer.vocabulary as i64, tokenizer.prepare)
+                    .check()?;
+            }
+            _ => {
+                return wrong(
+                    "it begins either with a checkpoint (`from`) or with nothing ([tokenizer] and [encoder]): name one of the two",
+                );
+            }
+        }
+        let (schedule, optimizer) = (&self.schedule, &self.optimizer);
+        if [
+            schedule.steps,
+            schedule.evaluate_every,
+            schedule.batch_tokens,
+            schedule.accumulate,
+        ]
+        .contains(&0)
+            || schedule.save_every == Some(0)
+        {
+            return wrong("steps, evaluate_every, save_every, batch_tokens and accumulate must be at least 1");
+        }
+        if optimizer.learning_rate <= 0.0 || optimizer.clip_norm <= 0.0 || optimizer.head_factor <= 0.0 {
+            return wrong("learning_rate, clip_norm and head_factor must be above 0");
+        }
+        if !(optimizer.layer_decay > 0.0 && optimizer.layer_decay <= 1.0) {
+            return wrong("layer_decay must be above 0 and at most 1");
+        }
+        if !self.validation.iter().any(|set| set.weight > 0.0) {
+            return wrong("it needs a validation set with a weight above 0 to choose by");
+        }
+        self.check_heads()
+    }
+
+    fn check_heads(&self) -> Result<(), ModelError> {
         let wrong = |reason: String| Err(ModelError::Config(format!("training `{}`: {reason}", self.name)));
-        let schedule = &self.schedule;
-        if schedule.steps == 0 || schedule.evaluate_every == 0 || schedule.batch_tokens == 0 {
-            return wrong("steps, evaluate_every and batch_tokens must be at least 1".to_owned());
-        }
-        if self.optimizer.learning_rate <= 0.0 || self.optimizer.clip_norm <= 0.0 {
-            return wrong("learning_rate and clip_norm must be above 0".to_owned());
-        }
-        let heads = self
+        let named = self
             .sets
             .iter()
             .map(|set| &set.head)
             .chain(self.validation.iter().map(|set| &set.head));
-        for head in heads {
+        if self.task == Task::Mlm {
+            return if self.heads.is_empty() && named.clone().all(String::is_empty) {
+                Ok(())
+            } else {
+                wrong("task `mlm` learns from texts alone: leave heads out".to_owned())
+            };
+        }
+        if self.heads.is_empty() {
+            return wrong("it has no heads: name at least one".to_owned());
+        }
+        for head in named {
             self.head(head)?;
         }
-        for head in &self.heads {
-            if !self
-                .sets
-                .iter()
-                .any(|set| set.head == head.name && set.share > 0.0 && set.until >= 1.0)
-            {
+        if self.heads.iter().all(|head| head.auxiliary) {
+            return wrong("all its heads are auxiliary: one must be kept".to_owned());
+        }
+        let lasts = |set: &&SetConfig| set.share > 0.0 && set.until >= 1.0;
+        for head in self.heads.iter().filter(|head| !head.auxiliary) {
+            if !self.sets.iter().filter(lasts).any(|set| set.head == head.name) {
                 return wrong(format!(
                     "head `{}` has no set with a share above 0 to the end",
                     head.name
                 ));
             }
         }
-        if !self.validation.iter().any(|set| set.weight > 0.0) {
-            return wrong("it needs a validation set with a weight above 0 to choose by".to_owned());
-        }
         Ok(())
     }
 
     /// The configuration of the model that this trains.
-    pub fn model_config(&self, vocabulary: i64) -> ModelConfig {
-        let shape = &self.encoder;
+    pub fn model_config(&self, encoder: EncoderConfig, vocabulary: i64, prepare: Prepare) -> ModelConfig {
         ModelConfig {
             format: 1,
             name: self.name.clone(),
-            encoder: EncoderConfig {
-                architecture: shape.architecture.clone(),
-                vocabulary,
-                hidden: shape.hidden,
-                layers: shape.layers,
-                attention_heads: shape.attention_heads,
-                feed_forward: shape.feed_forward,
-                max_tokens: shape.max_tokens,
-                dropout: shape.dropout,
-                norm: shape.norm,
-                norm_eps: shape.norm_eps,
-                activation: shape.activation,
-                positions: shape.positions,
-                pooling: shape.pooling,
-            },
+            encoder: EncoderConfig { vocabulary, ..encoder },
             heads: self.heads.iter().map(HeadConfig::head).collect(),
-            prepare: self.tokenizer.prepare,
+            prepare,
         }
+    }
+
+    /// The same model with the heads that are kept.
+    pub(crate) fn kept(&self, model: &ModelConfig) -> ModelConfig {
+        let auxiliary = |head: &Head| {
+            self.heads
+                .iter()
+                .any(|config| config.auxiliary && config.name == head.name)
+        };
+        let heads = model.heads.iter().filter(|head| !auxiliary(head)).cloned().collect();
+        ModelConfig { heads, ..model.clone() }
+    }
+
+    /// What the run is, as one hash: a run that was cut short goes on only as the same run, though maybe on another machine.
+    pub(crate) fn sha256(&self) -> String {
+        let same = TrainConfig {
+            data: PathBuf::new(), // the hash of the data itself is compared
+            device: DeviceChoice::Auto,
+            threads: None,
+            ..self.clone()
+        };
+        hex(&Sha256::digest(serde_json::to_vec(&same).unwrap_or_default()))
     }
 
     /// The place of a head.
@@ -298,7 +415,8 @@ impl SetConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
-            ..Selection::default()
+            among: Vec::new(),
+            single_label: self.single_label,
         }
     }
 }
@@ -308,7 +426,8 @@ impl ValidationConfig {
         Selection {
             map: self.map.clone(),
             only: self.only.clone(),
-            ..Selection::default()
+            among: self.among.clone(),
+            single_label: false,
         }
     }
 }

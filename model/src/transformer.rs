@@ -1,4 +1,4 @@
-//! The Transformer encoder, from its embeddings to its heads, in one file.
+//! The Transformer encoder, from its embeddings to its heads.
 //!
 //! ```text
 //! token ids ─ embeddings ─ block × layers ─ norm ─ pooling ─┬─ head "sentiment"
@@ -6,16 +6,21 @@
 //!                            └ x + attention(norm(x)), then x + feed_forward(norm(x))
 //! ```
 //!
+//! The drawing shows the design with the norm in front; [`NormPlacement::Post`] is BERT's. Every choice is a field of
+//! [`EncoderConfig`], with its reason there. Pooling and heads are in [`crate::heads`].
+//!
 //! Shapes stand at line ends: `b` texts, `t` tokens of the longest text, `d` hidden width, `a` attention heads, `w = d / a`
 //! the width of one attention head, `f` feed-forward width, `l` labels of a head.
 //!
 //! Architecture invariant: nothing here knows files, texts or threads; training and inference run this same code.
 
 use tch::nn::{self, Init, Module};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::architecture::Classifier;
-use crate::config::{Activation, EncoderConfig, ModelConfig, NormPlacement, Pooling, Positions};
+use crate::config::{Activation, EncoderConfig, Mixing, ModelConfig, NormPlacement, Positions};
+use crate::dense::Dense;
+use crate::heads::{HeadLayers, Pool};
 use crate::trace::Trace;
 
 /// What a pass is for.
@@ -50,17 +55,17 @@ pub struct Transformer {
     embeddings: Embeddings,
     blocks: Vec<Block>,
     final_norm: Option<nn::LayerNorm>,
-    pooling: Pooling,
+    rotation: Option<Rotation>,
+    pool: Pool,
     dropout: f64,
-    heads: Vec<nn::Linear>,
+    heads: Vec<HeadLayers>,
 }
 
 impl Transformer {
     /// Creates the parameters under `path`, freshly initialised; `config` must have passed its check.
     pub fn new(path: &nn::Path, config: &ModelConfig) -> Self {
         let encoder = &config.encoder;
-        let blocks = path / "blocks";
-        let heads = path / "heads";
+        let (blocks, heads) = (path / "blocks", path / "heads");
         Transformer {
             embeddings: Embeddings::new(&(path / "embeddings"), encoder),
             blocks: (0..encoder.layers)
@@ -68,19 +73,13 @@ impl Transformer {
                 .collect(),
             // With normalisation in front of each layer, the sum that leaves the last block has not been normalised yet.
             final_norm: (encoder.norm == NormPlacement::Pre).then(|| norm(&(path / "final_norm"), encoder)),
-            pooling: encoder.pooling,
+            rotation: (encoder.positions == Positions::Rotary).then(|| Rotation::new(encoder, path.device())),
+            pool: Pool::new(&(path / "pooling"), encoder),
             dropout: encoder.dropout,
             heads: config
                 .heads
                 .iter()
-                .map(|head| {
-                    linear(
-                        &(&heads / &head.name),
-                        encoder.hidden,
-                        head.labels.len() as i64,
-                        INIT_STDEV,
-                    )
-                })
+                .map(|head| HeadLayers::new(&(&heads / &head.name), encoder, head.labels.len() as i64))
                 .collect(),
         }
     }
@@ -88,16 +87,22 @@ impl Transformer {
     /// One pass: the logits of every head. `(b, l)` each
     pub fn forward(&self, batch: &TokenBatch, mode: Mode) -> Vec<Tensor> {
         let tokens = self.encode(batch, mode); // (b, t, d)
-        let texts = self.pool(&tokens, batch).dropout(self.dropout, mode == Mode::Train); // (b, d)
-        self.heads.iter().map(|head| head.forward(&texts)).collect() // (b, l) each
+        self.classify(&self.pool(&tokens, batch), mode) // (b, l) each
     }
 
     /// One vector per token, each having looked at all others of its text. `(b, t, d)`
     pub fn encode(&self, batch: &TokenBatch, mode: Mode) -> Tensor {
         let mut x = self.embeddings.forward(&batch.ids, mode); // (b, t, d)
-        let bias = batch.padding.as_ref().map(|padding| attention_bias(padding, x.kind())); // (b, 1, 1, t)
+        let around = Around {
+            bias: batch.padding.as_ref().map(|padding| attention_bias(padding, x.kind())), // (b, 1, 1, t)
+            rotation: self
+                .rotation
+                .as_ref()
+                .map(|rotation| rotation.first(x.size()[1], x.kind())),
+            mode,
+        };
         for block in &self.blocks {
-            x = block.forward(&x, bias.as_ref(), mode); // (b, t, d)
+            x = block.forward(&x, &around); // (b, t, d)
         }
         match &self.final_norm {
             Some(norm) => norm.forward(&x),
@@ -105,22 +110,28 @@ impl Transformer {
         }
     }
 
-    /// Whether the text's vector is that of its first token.
-    pub(crate) fn reads_first_token(&self) -> bool {
-        matches!(self.pooling, Pooling::Cls)
-    }
-
     /// One vector per text. `(b, d)`
     pub fn pool(&self, tokens: &Tensor, batch: &TokenBatch) -> Tensor {
-        match (self.pooling, &batch.padding) {
-            (Pooling::Cls, _) => tokens.select(1, 0), // (b, d)
-            (Pooling::Mean, None) => tokens.mean_dim([1_i64].as_slice(), false, None),
-            (Pooling::Mean, Some(padding)) => {
-                let real = padding.logical_not().to_kind(tokens.kind()).unsqueeze(-1); // (b, t, 1)
-                let sum = (tokens * &real).sum_dim_intlist([1_i64].as_slice(), false, None); // (b, d)
-                sum / real.sum_dim_intlist([1_i64].as_slice(), false, None) // (b, d) / (b, 1)
-            }
-        }
+        self.pool.forward(tokens, batch.padding.as_ref())
+    }
+
+    /// The logits of every head, from one vector per text. `(b, l)` each
+    pub fn classify(&self, texts: &Tensor, mode: Mode) -> Vec<Tensor> {
+        let texts = texts.dropout(self.dropout, mode == Mode::Train); // (b, d)
+        self.heads
+            .iter()
+            .map(|head| head.forward(&texts, self.dropout, mode)) // (b, l)
+            .collect()
+    }
+
+    /// Whether the text's vector is that of its first token.
+    pub(crate) fn reads_first_token(&self) -> bool {
+        matches!(self.pool, Pool::Cls)
+    }
+
+    /// The vectors that stand for the vocabulary. `(vocabulary, d)`
+    pub(crate) fn token_vectors(&self) -> &Tensor {
+        &self.embeddings.tokens.ws
     }
 }
 
@@ -138,32 +149,122 @@ impl Classifier for Transformer {
 #[derive(Debug)]
 struct Embeddings {
     tokens: nn::Embedding,
-    positions: nn::Embedding,
+    positions: PositionVectors,
+    position_padding: Option<i64>,
+    types: Option<nn::Embedding>,
     norm: Option<nn::LayerNorm>,
     dropout: f64,
 }
 
+/// What tells the embeddings where a token stands.
+#[derive(Debug)]
+enum PositionVectors {
+    Learned(nn::Embedding),
+    Fixed(Tensor), // (max_tokens, d)
+    None,          // the blocks see to it
+}
+
 impl Embeddings {
     fn new(path: &nn::Path, config: &EncoderConfig) -> Self {
-        let Positions::Learned = config.positions;
+        let types = path / "token_types";
         Embeddings {
             tokens: embedding(&(path / "tokens"), config.vocabulary, config.hidden),
-            positions: embedding(&(path / "positions"), config.max_tokens as i64, config.hidden),
+            positions: match config.positions {
+                Positions::Learned => {
+                    PositionVectors::Learned(embedding(&(path / "positions"), config.position_rows(), config.hidden))
+                }
+                Positions::Sinusoidal => PositionVectors::Fixed(sinusoids(config).to_device(path.device())),
+                Positions::Rotary => PositionVectors::None,
+            },
+            position_padding: config.position_padding,
+            types: (config.token_types > 0).then(|| embedding(&types, config.token_types, config.hidden)),
             norm: (config.norm == NormPlacement::Post).then(|| norm(&(path / "norm"), config)),
             dropout: config.dropout,
         }
     }
 
     fn forward(&self, ids: &Tensor, mode: Mode) -> Tensor {
-        let places = Tensor::arange(ids.size()[1], (Kind::Int64, ids.device())); // (t)
-        let tokens = mode.token_vectors(self.tokens.forward(ids)); // (b, t, d)
-        let x = tokens + self.positions.forward(&places); // (b, t, d) + (t, d)
-        let x = match &self.norm {
-            Some(norm) => norm.forward(&x),
+        let x = mode.token_vectors(self.tokens.forward(ids)); // (b, t, d)
+        let x = match &self.types {
+            Some(types) => x + types.ws.get(0), // (b, t, d) + (d)
             None => x,
         };
+        let mut x = match &self.positions {
+            PositionVectors::Learned(table) => x + table.forward(&self.places(ids)), // (b, t, d) + (t, d) or (b, t, d)
+            PositionVectors::Fixed(table) => &x + table.narrow(0, 0, ids.size()[1]).to_kind(x.kind()), // (b, t, d) + (t, d)
+            PositionVectors::None => x,
+        };
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x);
+        }
         x.dropout(self.dropout, mode == Mode::Train)
     }
+
+    /// The rows of the position table. `(t)`, or `(b, t)` where they depend on the tokens
+    fn places(&self, ids: &Tensor) -> Tensor {
+        let Some(padding) = self.position_padding else {
+            return Tensor::arange(ids.size()[1], (Kind::Int64, ids.device())); // (t)
+        };
+        let counted = ids.ne(padding).to_kind(Kind::Int64); // (b, t)
+        counted.cumsum(1, Kind::Int64) * counted + padding // (b, t)
+    }
+}
+
+/// Position `p` has sin(p / 10000^(2i/d)) at place 2i and the cosine of the same at 2i + 1. `(max_tokens, d)`
+fn sinusoids(config: &EncoderConfig) -> Tensor {
+    let angles = angles(config.max_tokens as i64, config.hidden); // (max_tokens, d / 2)
+    let size = [config.max_tokens as i64, config.hidden];
+    // Scaled down to what fresh token vectors measure: at full size positions would drown the words.
+    Tensor::stack(&[angles.sin(), angles.cos()], -1).view(size) * INIT_STDEV
+}
+
+/// `p / 10000^(2i / width)` for every position `p` and pair `i`. `(positions, width / 2)`
+fn angles(positions: i64, width: i64) -> Tensor {
+    let like = (Kind::Double, Device::Cpu);
+    let pairs = Tensor::arange(width / 2, like) * (2.0 / width as f64); // (width / 2)
+    let speeds = (pairs * -(10_000_f64.ln())).exp(); // (width / 2)
+    let places = Tensor::arange(positions, like).unsqueeze(1); // (positions, 1)
+    (places * speeds).to_kind(Kind::Float)
+}
+
+/// Rotary positions: pair `i` of a query or key at position `p` is turned by the angle p / 10000^(2i/w). The product of two vectors
+/// turned so depends on the difference of their angles, that is on their distance.
+#[derive(Debug)]
+struct Rotation {
+    cos: Tensor, // (t, w)
+    sin: Tensor, // (t, w)
+}
+
+impl Rotation {
+    fn new(config: &EncoderConfig, device: Device) -> Self {
+        let angles = angles(config.max_tokens as i64, config.hidden / config.attention_heads); // (max_tokens, w / 2)
+        let angles = Tensor::cat(&[&angles, &angles], 1).to_device(device); // pair i is (i, i + w / 2)
+        Rotation {
+            cos: angles.cos(),
+            sin: angles.sin(),
+        }
+    }
+
+    fn first(&self, tokens: i64, kind: Kind) -> Self {
+        let cut = |table: &Tensor| table.narrow(0, 0, tokens).to_kind(kind); // (t, w)
+        Rotation {
+            cos: cut(&self.cos),
+            sin: cut(&self.sin),
+        }
+    }
+
+    fn turn(&self, x: &Tensor) -> Tensor {
+        let halves = x.chunk(2, -1); // (b, a, t, w / 2) twice
+        let crossed = Tensor::cat(&[-&halves[1], halves[0].shallow_clone()], -1); // (b, a, t, w)
+        x * &self.cos + crossed * &self.sin // (b, a, t, w)
+    }
+}
+
+/// What every block needs to know besides the tokens' vectors.
+struct Around<'a> {
+    bias: Option<Tensor>, // (b, 1, 1, t)
+    rotation: Option<Rotation>,
+    mode: Mode<'a>,
 }
 
 /// Attention, which moves information between tokens, then a feed-forward layer, which works on each token alone. Both add to
@@ -190,17 +291,17 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, bias: Option<&Tensor>, mode: Mode) -> Tensor {
-        let drop = |y: Tensor| y.dropout(self.dropout, mode == Mode::Train);
+    fn forward(&self, x: &Tensor, around: &Around) -> Tensor {
+        let drop = |y: Tensor| y.dropout(self.dropout, around.mode == Mode::Train);
         match self.placement {
             NormPlacement::Pre => {
-                let x = x + drop(self.attention.forward(&self.attention_norm.forward(x), bias, mode)); // (b, t, d)
+                let x = x + drop(self.attention.forward(&self.attention_norm.forward(x), around)); // (b, t, d)
                 &x + drop(self.feed_forward.forward(&self.feed_forward_norm.forward(&x))) // (b, t, d)
             }
             NormPlacement::Post => {
                 let x = self
                     .attention_norm
-                    .forward(&(x + drop(self.attention.forward(x, bias, mode)))); // (b, t, d)
+                    .forward(&(x + drop(self.attention.forward(x, around)))); // (b, t, d)
                 self.feed_forward_norm
                     .forward(&(&x + drop(self.feed_forward.forward(&x)))) // (b, t, d)
             }
@@ -211,54 +312,60 @@ impl Block {
 /// Multi-head scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762).
 #[derive(Debug)]
 struct Attention {
-    query_key_value: nn::Linear, // one matrix product instead of three
-    output: nn::Linear,
+    query_key_value: Dense, // one matrix product instead of three
+    output: Dense,
     heads: i64,
+    mixing: Mixing,
     dropout: f64,
 }
 
 impl Attention {
     fn new(path: &nn::Path, config: &EncoderConfig) -> Self {
         Attention {
-            query_key_value: linear(
+            query_key_value: Dense::new(
                 &(path / "query_key_value"),
-                config.hidden,
-                3 * config.hidden,
+                (config.hidden, 3 * config.hidden),
                 INIT_STDEV,
             ),
-            output: linear(&(path / "output"), config.hidden, config.hidden, residual_stdev(config)),
+            output: Dense::new(
+                &(path / "output"),
+                (config.hidden, config.hidden),
+                residual_stdev(config),
+            ),
             heads: config.attention_heads,
+            mixing: config.mixing,
             dropout: config.dropout,
         }
     }
 
-    fn forward(&self, x: &Tensor, bias: Option<&Tensor>, mode: Mode) -> Tensor {
+    fn forward(&self, x: &Tensor, around: &Around) -> Tensor {
         let (b, t, d) = (x.size()[0], x.size()[1], x.size()[2]);
         let qkv = self
             .query_key_value
             .forward(x)
             .view([b, t, 3, self.heads, d / self.heads]); // (b, t, 3, a, w)
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // (3, b, a, t, w)
-        let dropout = if mode == Mode::Train { self.dropout } else { 0.0 };
-        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // (b, a, t, w) each
-        if let Mode::Observe(trace) = mode {
-            trace.attended(attention_weights(&q, &k, bias));
+        let (mut q, mut k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // (b, a, t, w) each
+        if self.mixing == Mixing::Average {
+            q = q.zeros_like(); // nothing fits better than anything else
         }
-        let mixed = attend(&q, &k, &v, bias, dropout); // (b, a, t, w)
+        if let Some(rotation) = &around.rotation {
+            (q, k) = (rotation.turn(&q), rotation.turn(&k)); // (b, a, t, w) each
+        }
+        let weights = attention_weights(&q, &k, around.bias.as_ref()); // (b, a, t, t)
+        if let Mode::Observe(trace) = around.mode {
+            trace.attended(weights.shallow_clone());
+        }
+        let mixed = weights.dropout(self.dropout, around.mode == Mode::Train).matmul(&v); // (b, a, t, w)
         self.output.forward(&mixed.transpose(1, 2).reshape([b, t, d])) // (b, t, d)
     }
 }
 
-/// `softmax(q kᵀ / √w + bias) v`: every token takes the mean of all values, weighted by how well its query fits their keys.
+/// `softmax(q kᵀ / √w + bias)`: how much of every token each token takes; it takes the mean of all values, weighted by how well its
+/// query fits their keys. `(b, a, t, t)`, rows sum to 1
 ///
 /// Dividing by √w keeps the products' variance at one whatever the width, where the softmax still has a gradient.
-/// `q`, `k`, `v` and the result: `(b, a, t, w)`; `bias`: `(b, 1, 1, t)`.
-pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, dropout: f64) -> Tensor {
-    let weights = attention_weights(q, k, bias).dropout(dropout, dropout > 0.0); // (b, a, t, t)
-    weights.matmul(v) // (b, a, t, w)
-}
-
-/// `softmax(q kᵀ / √w + bias)`: how much of every token each token takes. `(b, a, t, t)`, rows sum to 1
+/// `q`, `k`: `(b, a, t, w)`; `bias`: `(b, 1, 1, t)`.
 fn attention_weights(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let width = *q.size().last().unwrap_or(&1) as f64;
     let fit = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (b, a, t, t)
@@ -278,19 +385,22 @@ fn attention_bias(padding: &Tensor, kind: Kind) -> Tensor {
 /// Two linear layers with a bend between them, on each token alone.
 #[derive(Debug)]
 struct FeedForward {
-    widen: nn::Linear,
-    narrow: nn::Linear,
+    widen: Dense,
+    narrow: Dense,
     activation: Activation,
 }
 
 impl FeedForward {
     fn new(path: &nn::Path, config: &EncoderConfig) -> Self {
+        let wide = match config.activation {
+            Activation::Swiglu => 2 * config.feed_forward, // what passes, and how much of it
+            _ => config.feed_forward,
+        };
         FeedForward {
-            widen: linear(&(path / "widen"), config.hidden, config.feed_forward, INIT_STDEV),
-            narrow: linear(
+            widen: Dense::new(&(path / "widen"), (config.hidden, wide), INIT_STDEV),
+            narrow: Dense::new(
                 &(path / "narrow"),
-                config.feed_forward,
-                config.hidden,
+                (config.feed_forward, config.hidden),
                 residual_stdev(config),
             ),
             activation: config.activation,
@@ -298,35 +408,26 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let wide = self.widen.forward(x); // (b, t, f)
+        let wide = self.widen.forward(x); // (b, t, f), for SwiGLU (b, t, 2 f)
         let bent = match self.activation {
             Activation::Gelu => wide.gelu("none"),
+            Activation::GeluTanh => wide.gelu("tanh"),
             Activation::Relu => wide.relu(),
-        };
+            Activation::Swiglu => {
+                let halves = wide.chunk(2, -1); // (b, t, f) twice
+                halves[0].silu() * &halves[1]
+            }
+        }; // (b, t, f)
         self.narrow.forward(&bent) // (b, t, d)
     }
 }
 
 /// Standard deviation of fresh weights, as in BERT and GPT-2.
-const INIT_STDEV: f64 = 0.02;
+pub(crate) const INIT_STDEV: f64 = 0.02;
 
 /// Layers that write to the residual stream start smaller, so that its variance does not grow with depth (GPT-2, section 2.3).
 fn residual_stdev(config: &EncoderConfig) -> f64 {
     INIT_STDEV / (2.0 * config.layers as f64).sqrt()
-}
-
-fn linear(path: &nn::Path, from: i64, to: i64, stdev: f64) -> nn::Linear {
-    let ws_init = Init::Randn { mean: 0.0, stdev };
-    nn::linear(
-        path,
-        from,
-        to,
-        nn::LinearConfig {
-            ws_init,
-            bs_init: Some(Init::Const(0.0)),
-            bias: true,
-        },
-    )
 }
 
 fn embedding(path: &nn::Path, rows: i64, width: i64) -> nn::Embedding {
@@ -345,7 +446,7 @@ fn embedding(path: &nn::Path, rows: i64, width: i64) -> nn::Embedding {
     )
 }
 
-fn norm(path: &nn::Path, config: &EncoderConfig) -> nn::LayerNorm {
+pub(crate) fn norm(path: &nn::Path, config: &EncoderConfig) -> nn::LayerNorm {
     nn::layer_norm(
         path,
         vec![config.hidden],
@@ -357,117 +458,5 @@ fn norm(path: &nn::Path, config: &EncoderConfig) -> nn::LayerNorm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batching::pad;
-    use crate::testing::{tiny_config, tiny_heads};
-    use tch::Device;
-
-    fn model(change: impl Fn(&mut EncoderConfig)) -> (nn::VarStore, Transformer) {
-        let mut config = tiny_config(50, &tiny_heads());
-        change(&mut config.encoder);
-        let store = nn::VarStore::new(Device::Cpu);
-        let model = Transformer::new(&store.root(), &config);
-        (store, model)
-    }
-
-    fn logits(model: &Transformer, rows: &[&[u32]]) -> Vec<Tensor> {
-        tch::no_grad(|| model.forward(&pad(rows, 0, Device::Cpu).unwrap(), Mode::Infer))
-    }
-
-    fn gap(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b).abs().max().double_value(&[])
-    }
-
-    #[test]
-    fn attention_equals_libtorchs_own() {
-        let like = (Kind::Float, Device::Cpu);
-        let [q, k, v] = [(); 3].map(|()| Tensor::randn([3, 4, 9, 8], like)); // (b, a, t, w)
-        let lengths = Tensor::from_slice(&[9_i64, 5, 1]).unsqueeze(1);
-        let padding = Tensor::arange(9, (Kind::Int64, Device::Cpu))
-            .unsqueeze(0)
-            .ge_tensor(&lengths); // (b, t)
-        let bias = attention_bias(&padding, Kind::Float);
-        for bias in [None, Some(&bias)] {
-            let ours = attend(&q, &k, &v, bias, 0.0);
-            let theirs = Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, None, false);
-            assert!(gap(&ours, &theirs) < 1e-5, "they differ by {}", gap(&ours, &theirs));
-        }
-    }
-
-    #[test]
-    fn padding_does_not_change_scores() {
-        for (norm, pooling) in [(NormPlacement::Pre, Pooling::Mean), (NormPlacement::Post, Pooling::Cls)] {
-            let (_store, model) = model(|config| (config.norm, config.pooling) = (norm, pooling));
-            let short: &[u32] = &[4, 9, 17];
-            let alone = logits(&model, &[short]);
-            let padded = logits(&model, &[short, &(1..30).collect::<Vec<u32>>()]);
-            for (alone, padded) in alone.iter().zip(&padded) {
-                assert!(gap(alone, &padded.narrow(0, 0, 1)) < 1e-5);
-            }
-        }
-    }
-
-    #[test]
-    fn the_order_of_tokens_matters() {
-        let (store, model) = model(|_| ());
-        tch::no_grad(|| {
-            store
-                .trainable_variables()
-                .iter_mut()
-                .for_each(|weight| drop(weight.g_mul_scalar_(5.0)))
-        });
-        assert!(gap(&logits(&model, &[&[4, 9, 17]])[0], &logits(&model, &[&[17, 9, 4]])[0]) > 1e-3);
-    }
-
-    #[test]
-    fn every_weight_gets_a_gradient() {
-        for norm in [NormPlacement::Pre, NormPlacement::Post] {
-            let (store, model) = model(|config| config.norm = norm);
-            let batch = pad(&[&[4, 9, 17], &[3, 5]], 0, Device::Cpu).unwrap();
-            // A plain sum would give softmax and norms a gradient of zero by symmetry.
-            let loss: Tensor = model
-                .forward(&batch, Mode::Train)
-                .iter()
-                .map(|logits| (logits * logits).sum(Kind::Float))
-                .sum();
-            loss.backward();
-            for (name, weight) in store.variables() {
-                let size = weight.grad().abs().sum(Kind::Double).double_value(&[]);
-                assert!(size > 0.0, "{name} has no gradient");
-            }
-        }
-    }
-
-    #[test]
-    fn gradients_equal_finite_differences() {
-        let (mut store, model) = model(|config| config.dropout = 0.0);
-        store.double();
-        let batch = pad(&[&[4, 9, 17], &[3, 5]], 0, Device::Cpu).unwrap();
-        let loss = || -> Tensor {
-            model
-                .forward(&batch, Mode::Train)
-                .iter()
-                .map(|logits| logits.sin().sum(Kind::Double))
-                .sum()
-        };
-        loss().backward();
-        for (name, weight) in store.variables() {
-            let (weights, gradients) = (weight.view(-1), weight.grad().view(-1));
-            let place = gradients.abs().argmax(None, false).int64_value(&[]);
-            let shifted = |by: f64| {
-                tch::no_grad(|| drop(weights.get(place).g_add_scalar_(by)));
-                let loss = tch::no_grad(loss).double_value(&[]);
-                tch::no_grad(|| drop(weights.get(place).g_add_scalar_(-by)));
-                loss
-            };
-            let step = 1e-5;
-            let measured = (shifted(step) - shifted(-step)) / (2.0 * step);
-            let computed = gradients.double_value(&[place]);
-            assert!(
-                (measured - computed).abs() < 1e-6 + 1e-4 * computed.abs(),
-                "{name}: {computed} but measured {measured}"
-            );
-        }
-    }
-}
+#[path = "transformer_tests.rs"]
+mod tests;

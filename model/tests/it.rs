@@ -5,7 +5,10 @@
 mod it {
     mod checkpoint;
     mod evaluate;
+    mod fine_tuning;
+    mod hub;
     mod measure;
+    mod pretrained;
     mod scorer;
     mod support;
     mod training;

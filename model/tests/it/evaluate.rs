@@ -6,7 +6,7 @@ use arrow::array::StringArray;
 use tamiz_model::testing::TOPIC_LABELS;
 use tamiz_model::{Checkpoint, DeviceChoice, Probe, Scorer, default_weights, eval};
 
-use super::support::{checkpoint, gap, options, texts};
+use super::support::{checkpoint, gap, options, skipped, texts};
 
 #[test]
 fn a_probe_shows_what_the_scorer_computes() {
@@ -89,10 +89,4 @@ fn the_model_that_ships_reaches_the_figures_of_its_manifest() {
         "the manifest claims {claimed}, {found} was measured"
     );
     assert!(found >= 0.55, "macro recall {found}");
-}
-
-/// Says on the terminal that a test did not run; there is no other way to tell.
-#[allow(clippy::print_stderr)]
-fn skipped(reason: &str) {
-    eprintln!("skipped: {reason}");
 }

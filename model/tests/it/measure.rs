@@ -10,7 +10,7 @@ use tamiz_model::{
 };
 use tempfile::TempDir;
 
-use super::support::{checkpoint, options, scorer, texts};
+use super::support::{checkpoint, here, options, scorer, texts};
 
 /// A file of labelled texts; every text's label is the next of `labels`.
 fn labelled(dir: &Path, rows: usize, labels: &[&str]) -> std::path::PathBuf {
@@ -252,6 +252,6 @@ fn a_comparison_trains_once_and_measures_all_alike() {
 
 #[test]
 fn the_committed_comparisons_are_usable() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/compare.toml");
+    let path = here().join("configs/compare.toml");
     CompareConfig::read(&path, Path::new("/data")).unwrap();
 }

@@ -1,9 +1,16 @@
 //! What the tests share.
 
+use std::path::PathBuf;
+
 use arrow::array::StringArray;
 use tamiz_model::testing::tiny_checkpoint;
 use tamiz_model::{DeviceChoice, Scorer, ScorerOptions};
 use tempfile::TempDir;
+
+/// This crate's folder, as cargo says when it runs this: clones may share what is compiled.
+pub(crate) fn here() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
+}
 
 pub(crate) fn options() -> ScorerOptions {
     ScorerOptions {
@@ -53,4 +60,10 @@ pub(crate) fn texts(rows: usize) -> StringArray {
 pub(crate) fn gap(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Says on the terminal that a test did not run; there is no other way to tell.
+#[allow(clippy::print_stderr)]
+pub(crate) fn skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
 }

@@ -7,9 +7,9 @@ use arrow::array::StringArray;
 use tamiz_model::{Checkpoint, Ended, Progress, Scorer, TrainConfig, eval, train};
 use tempfile::TempDir;
 
-use super::support::options;
+use super::support::{here, options};
 
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 name = "tiny-trained"
 seed = 3
 threads = 1
@@ -90,7 +90,7 @@ const TOPIC: [(&str, &str); 4] = [
     ("the bank raised its rate", "money"),
 ];
 
-fn data() -> TempDir {
+pub(crate) fn data() -> TempDir {
     let dir = TempDir::new().unwrap();
     for (name, rows) in [("mood.jsonl", MOOD.as_slice()), ("topic.jsonl", &TOPIC)] {
         let lines: String = rows
@@ -102,11 +102,12 @@ fn data() -> TempDir {
     dir
 }
 
-fn config(data: &Path, edit: impl Fn(String) -> String) -> Result<TrainConfig, String> {
+pub(crate) fn config(data: &Path, edit: impl Fn(String) -> String) -> Result<TrainConfig, String> {
     let path = data.join("train.toml");
     std::fs::write(&path, edit(CONFIG.to_owned())).unwrap();
     let mut config = TrainConfig::read(&path).map_err(|error| error.to_string())?;
     config.data = data.to_owned();
+    config.check().map_err(|error| error.to_string())?;
     Ok(config)
 }
 
@@ -284,7 +285,14 @@ fn validation_texts_are_not_learnt_from() {
 
 #[test]
 fn the_committed_configuration_is_usable() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/default.toml");
+    let path = here().join("configs/default.toml");
     let config = TrainConfig::read(&path).unwrap();
     assert_eq!(config.heads[1].labels, tamiz_model::testing::TOPIC_LABELS);
+}
+
+#[test]
+fn the_committed_fine_tuning_configuration_is_usable() {
+    let path = here().join("configs/minilm.toml");
+    let config = TrainConfig::read(&path).unwrap();
+    assert_eq!(config.heads.len(), 5);
 }

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use tamiz::jobs::JobError;
 use tamiz::jobs::model;
 use tamiz::source::Stop;
-use tamiz_model::{DeviceChoice, TrainConfig};
+use tamiz_model::{DeviceChoice, Task, TrainConfig};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -46,6 +46,15 @@ pub(super) enum Command {
         /// Where the checkpoint goes.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// The checkpoint to start from, instead of the configured one: a folder, or a name on the Hugging Face Hub.
+        #[arg(long, value_name = "CHECKPOINT")]
+        from: Option<String>,
+        /// classify, or mlm to pre-train on hidden words, instead of the configured one.
+        #[arg(long)]
+        task: Option<Task>,
+        /// Draws everything that is drawn, instead of the configured one.
+        #[arg(long)]
+        seed: Option<u64>,
         /// auto, cpu, cuda or cuda:N, instead of the configured one.
         #[arg(long)]
         device: Option<DeviceChoice>,
@@ -76,13 +85,17 @@ pub(super) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
             config,
             data,
             out: folder,
+            from,
+            task,
+            seed,
             device,
         } => {
             let mut config = TrainConfig::read(&config)?;
             config.data = data;
-            if let Some(device) = device {
-                config.device = device;
-            }
+            config.from = from.or(config.from);
+            config.task = task.unwrap_or(config.task);
+            config.seed = seed.unwrap_or(config.seed);
+            config.device = device.unwrap_or(config.device);
             model::train(&config, &folder, stop, &mut out)
         }
     }

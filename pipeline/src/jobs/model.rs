@@ -103,6 +103,7 @@ fn told(progress: &Progress) -> String {
                 "{texts} texts ({left_out} left out: they stand in a validation set), {tokens} tokens, {parameters} weights"
             )
         }
+        Progress::Resumed { step } => format!("going on after step {step}"),
         Progress::Step {
             step,
             steps,

@@ -97,6 +97,7 @@ impl Labelled {
         Selection {
             map: self.map.iter().cloned().collect(),
             only: self.only.iter().cloned().collect(),
+            single_label: false,
             among: self.among.clone(),
         }
     }

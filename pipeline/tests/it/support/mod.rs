@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,10 @@ pub(crate) fn data() -> Option<PathBuf> {
     std::env::var_os("TAMIZ_DATA").map(PathBuf::from)
 }
 
-/// The root of the repository.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+/// The root of the repository, as cargo says when it runs this: clones may share what is compiled.
+pub(crate) fn root() -> PathBuf {
+    let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
+    here.parent().unwrap().to_owned()
 }
 
 /// A folder of one test; it goes with the test.
