@@ -223,12 +223,7 @@ async fn stream(config: &Config, until: Until) -> Result<(), JobError> {
     let stop = on_signal(&Stop::default());
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), None);
     let result = jobs::run::run(config, scorer, until, Arc::clone(&stats), stop).await;
-    let took = progress.finish();
-    let done = stats.snapshot();
-    if result.is_ok() || done.read > 0 {
-        tell(&summary(&steps, &done, took));
-    }
-    result
+    sum_up(progress, (&steps, &stats), result)
 }
 
 async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobError> {
@@ -241,10 +236,19 @@ async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobE
     let stop = on_signal(&Stop::default());
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), jobs::batch::known_rows(&from));
     let result = jobs::batch::batch(&config, &from, scorer, Arc::clone(&stats), stop).await;
+    sum_up(progress, (&steps, &stats), result)
+}
+
+/// Ends the progress bar and tells what was done; a job that failed before it read anything has nothing to tell.
+fn sum_up(
+    progress: Progress,
+    (steps, stats): (&[&'static str], &Stats),
+    result: Result<(), JobError>,
+) -> Result<(), JobError> {
     let took = progress.finish();
     let done = stats.snapshot();
     if result.is_ok() || done.read > 0 {
-        tell(&summary(&steps, &done, took));
+        tell(&summary(steps, &done, took));
     }
     result
 }

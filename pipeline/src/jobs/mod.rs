@@ -67,11 +67,15 @@ pub enum JobError {
         source: io::Error,
     },
     /// Checks that failed, each already printed.
-    #[error("{0} problems found")]
+    #[error("{}", count_problems(*.0))]
     Problems(usize),
     /// Anything else, in one sentence.
     #[error("{0}")]
     Failed(String),
+}
+
+fn count_problems(count: usize) -> String {
+    format!("{count} {} found", if count == 1 { "problem" } else { "problems" })
 }
 
 impl JobError {
