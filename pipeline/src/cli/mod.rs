@@ -96,6 +96,9 @@ enum Command {
     },
     /// Train, measure and look at models.
     Model {
+        /// Fetch nothing from the Hugging Face Hub: what was fetched before, or nothing (as HF_HUB_OFFLINE=1).
+        #[arg(long, global = true)]
+        offline: bool,
         #[command(subcommand)]
         command: model::Command,
     },
@@ -138,10 +141,10 @@ impl Common {
 /// As its job's.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let command = match arguments.command {
-        Command::Model { command } => {
+        Command::Model { offline, command } => {
             log("info", LogFormat::Human);
             let stop = Stop::default();
-            return Ok(runtime()?.block_on(async { model::run(command, &on_signal(&stop)) })?);
+            return Ok(runtime()?.block_on(async { model::run(command, offline, &on_signal(&stop)) })?);
         }
         other => other,
     };

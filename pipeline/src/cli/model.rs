@@ -10,20 +10,20 @@ use clap::Subcommand;
 use tamiz::jobs::JobError;
 use tamiz::jobs::model;
 use tamiz::source::Stop;
-use tamiz_model::{DeviceChoice, Task, TrainConfig};
+use tamiz_model::{DeviceChoice, HubOptions, Task, TrainConfig, locate};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// What a checkpoint is: identity, heads, labels, size, how it was made.
     Info {
-        /// Folder of the model; the one that ships unless given.
-        #[arg(long, value_name = "DIR")]
+        /// Folder of the model, or its name on the Hugging Face Hub (owner/name@revision); the one that ships unless given.
+        #[arg(long, value_name = "MODEL")]
         model: Option<PathBuf>,
     },
     /// Token ids, logits and labels per text, one JSON object a line.
     Score {
-        /// Folder of the model; the one that ships unless given.
-        #[arg(long, value_name = "DIR")]
+        /// Folder of the model, or its name on the Hugging Face Hub (owner/name@revision); the one that ships unless given.
+        #[arg(long, value_name = "MODEL")]
         model: Option<PathBuf>,
         /// auto, cpu, cuda or cuda:N.
         #[arg(long, default_value = "auto")]
@@ -68,19 +68,24 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn folder(given: Option<PathBuf>) -> Result<PathBuf, JobError> {
-    Ok(given.map_or_else(tamiz_model::default_weights, Ok)?)
+/// The folder of a model that was named, or of the one that ships.
+fn folder(given: Option<PathBuf>, hub: &HubOptions) -> Result<PathBuf, JobError> {
+    Ok(given.map_or_else(tamiz_model::default_weights, |name| {
+        locate(&name.to_string_lossy(), hub)
+    })?)
 }
 
-pub(super) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
+pub(super) fn run(command: Command, offline: bool, stop: &Stop) -> Result<(), JobError> {
     let mut out = io::stdout();
+    let mut hub = HubOptions::from_environment();
+    hub.offline |= offline;
     match command {
-        Command::Info { model } => model::info(&folder(model)?, &mut out),
+        Command::Info { model } => model::info(&folder(model, &hub)?, &mut out),
         Command::Score { model, device, texts } => {
-            model::score(&folder(model)?, device, &texts, &mut io::stdin().lock(), &mut out)
+            model::score(&folder(model, &hub)?, device, &texts, &mut io::stdin().lock(), &mut out)
         }
-        Command::Measure(command) => measure::run(command, stop),
-        Command::Look(command) => look::run(command),
+        Command::Measure(command) => measure::run(command, &hub, stop),
+        Command::Look(command) => look::run(command, &hub),
         Command::Train {
             config,
             data,
@@ -92,7 +97,10 @@ pub(super) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
         } => {
             let mut config = TrainConfig::read(&config)?;
             config.data = data;
-            config.from = from.or(config.from);
+            config.from = match from.or(config.from) {
+                Some(name) => Some(locate(&name, &hub)?.to_string_lossy().into_owned()),
+                None => None,
+            };
             config.task = task.unwrap_or(config.task);
             config.seed = seed.unwrap_or(config.seed);
             config.device = device.unwrap_or(config.device);

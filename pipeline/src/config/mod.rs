@@ -6,11 +6,11 @@ mod check;
 mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tamiz_model::{DeviceChoice, ScorerOptions};
+use tamiz_model::{DeviceChoice, HubOptions, ScorerOptions};
 use tamiz_schemas::mapping::{InputConfig, Mapping};
 use tamiz_udfs::TextOptions;
 use tamiz_udfs::text::pii::{Kind, Mode, PiiPolicy, PseudonymKey, Scrubber};
@@ -248,16 +248,17 @@ impl Config {
         })
     }
 
-    /// Folder of the model.
+    /// Folder of the model; one that is named as on the Hugging Face Hub is fetched if it has not been before.
     ///
     /// # Errors
-    /// The shipped model cannot be found.
+    /// The shipped model cannot be found, there is no such folder, or it cannot be fetched.
     pub fn model_path(&self) -> Result<PathBuf, String> {
         if self.model.path.is_empty() {
-            tamiz_model::default_weights().map_err(|error| error.to_string())
+            tamiz_model::default_weights()
         } else {
-            Ok(Path::new(&self.model.path).to_path_buf())
+            tamiz_model::locate(&self.model.path, &HubOptions::from_environment())
         }
+        .map_err(|error| error.to_string())
     }
 
     /// Options of the scorer.

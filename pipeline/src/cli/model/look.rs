@@ -8,7 +8,7 @@ use tamiz::jobs::JobError;
 use tamiz::jobs::model::audit::{self, CardOptions};
 use tamiz::jobs::model::explain::{self, ExplainOptions};
 use tamiz::jobs::model::measure::Answer;
-use tamiz_model::{AuditTask, FaithfulTask, Method, ScorerOptions};
+use tamiz_model::{AuditTask, FaithfulTask, HubOptions, Method, ScorerOptions};
 
 use super::folder;
 use super::measure::{Format, Labelled, Model};
@@ -99,7 +99,7 @@ pub(in crate::cli) enum Weights {
     Gradient,
 }
 
-pub(in crate::cli) fn run(command: Command) -> Result<(), JobError> {
+pub(in crate::cli) fn run(command: Command, hub: &HubOptions) -> Result<(), JobError> {
     let out = &mut io::stdout();
     match command {
         Command::Explain {
@@ -121,7 +121,7 @@ pub(in crate::cli) fn run(command: Command) -> Result<(), JobError> {
                 answer: if json { Answer::Json } else { Answer::Table },
                 colour: out.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             };
-            explain::explain(&folder(model.model)?, &options, model.device, out)
+            explain::explain(&folder(model.model, hub)?, &options, model.device, out)
         }
         Command::Faithfulness {
             model,
@@ -137,7 +137,7 @@ pub(in crate::cli) fn run(command: Command) -> Result<(), JobError> {
                 texts,
                 seed,
             };
-            explain::faithfulness(&folder(model.model)?, &task, model.device, answer.format, out)
+            explain::faithfulness(&folder(model.model, hub)?, &task, model.device, answer.format, out)
         }
         Command::Audit {
             model,
@@ -158,7 +158,7 @@ pub(in crate::cli) fn run(command: Command) -> Result<(), JobError> {
                 device: model.device,
                 ..ScorerOptions::default()
             };
-            audit::audit(&folder(model.model)?, &task, scorer, answer.format, out)
+            audit::audit(&folder(model.model, hub)?, &task, scorer, answer.format, out)
         }
         Command::Card {
             model,
@@ -175,7 +175,7 @@ pub(in crate::cli) fn run(command: Command) -> Result<(), JobError> {
                 faithfulness,
                 to,
             };
-            audit::card(&folder(model.model)?, &options, out)
+            audit::card(&folder(model.model, hub)?, &options, out)
         }
     }
 }

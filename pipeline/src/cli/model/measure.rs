@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use tamiz::jobs::JobError;
 use tamiz::jobs::model::measure::{self, Answer, CompareOptions, EvalOptions};
 use tamiz::source::Stop;
-use tamiz_model::{DeviceChoice, ScorerOptions, Selection};
+use tamiz_model::{DeviceChoice, HubOptions, ScorerOptions, Selection};
 
 use super::{folder, pair};
 
@@ -56,8 +56,8 @@ pub(in crate::cli) enum Command {
 /// Which model, and where it runs.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Model {
-    /// Folder of the model; the one that ships unless given.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the model, or its name on the Hugging Face Hub (owner/name@revision); the one that ships unless given.
+    #[arg(long, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -103,7 +103,7 @@ impl Labelled {
     }
 }
 
-pub(in crate::cli) fn run(command: Command, stop: &Stop) -> Result<(), JobError> {
+pub(in crate::cli) fn run(command: Command, hub: &HubOptions, stop: &Stop) -> Result<(), JobError> {
     let mut out = io::stdout();
     let options = |labelled: Labelled, answer: Format, plots: Option<PathBuf>| EvalOptions {
         selection: labelled.selection(),
@@ -126,7 +126,7 @@ pub(in crate::cli) fn run(command: Command, stop: &Stop) -> Result<(), JobError>
                 ..ScorerOptions::default()
             };
             measure::eval(
-                &folder(model.model)?,
+                &folder(model.model, hub)?,
                 &options(labelled, answer, plots),
                 scorer,
                 &mut out,
@@ -137,7 +137,7 @@ pub(in crate::cli) fn run(command: Command, stop: &Stop) -> Result<(), JobError>
             labelled,
             answer,
         } => measure::calibrate(
-            &folder(model.model)?,
+            &folder(model.model, hub)?,
             &options(labelled, answer, None),
             model.device,
             &mut out,
