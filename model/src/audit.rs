@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit_sets::{self, Case};
 use crate::checkpoint::Checkpoint;
 use crate::error::ModelError;
+use crate::eval::cores;
 use crate::scorer::{Scorer, ScorerOptions};
 use crate::scores::{Head, Scores};
 use crate::stats::{Estimate, auc};
@@ -105,8 +106,8 @@ pub struct Cost {
     pub seconds: f64,
     /// Texts per second.
     pub texts_per_second: f64,
-    /// Processor threads of one operation.
-    pub threads: i32,
+    /// Processor threads of the model.
+    pub threads: usize,
     /// Stated, not measured.
     pub watts: f64,
     /// Stated.
@@ -131,6 +132,7 @@ pub fn audit(dir: &Path, task: &AuditTask, options: ScorerOptions) -> Result<Aud
     if let Some(folder) = &task.sets {
         cases.extend(audit_sets::published(folder)?);
     }
+    let threads = options.threads.unwrap_or_else(cores);
     let scorer = Scorer::open(dir, options)?;
     scorer.score_blocking(&StringArray::from(vec!["warm up"; 64]))?;
     let views: Vec<View> = checkpoint.config.heads.iter().filter_map(View::of).collect();
@@ -141,14 +143,14 @@ pub fn audit(dir: &Path, task: &AuditTask, options: ScorerOptions) -> Result<Aud
             known.join(", ")
         )));
     }
-    let started = Instant::now();
+    let (before, started) = (scorer.stats(), Instant::now());
     let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
     let scored = score(&scorer, &views, &texts)?;
     let cost = Cost::new(
         task,
         texts.len(),
-        scorer.stats().tokens,
-        started.elapsed().as_secs_f64(),
+        scorer.stats().tokens - before.tokens,
+        (started.elapsed().as_secs_f64(), threads),
     );
     let mut categories = Vec::new();
     for (view, scored) in views.iter().zip(&scored) {
@@ -309,7 +311,7 @@ fn subgroups(scorer: &Scorer, view: &View, rows: &[audit_sets::Toxic]) -> Result
 }
 
 impl Cost {
-    fn new(task: &AuditTask, texts: usize, tokens: u64, seconds: f64) -> Self {
+    fn new(task: &AuditTask, texts: usize, tokens: u64, (seconds, threads): (f64, usize)) -> Self {
         let hours_per_million = seconds / texts.max(1) as f64 * 1e6 / 3600.0;
         let kwh_per_million = hours_per_million * task.watts / 1000.0;
         Cost {
@@ -317,7 +319,7 @@ impl Cost {
             tokens_per_text: tokens as f64 / texts.max(1) as f64,
             seconds,
             texts_per_second: texts as f64 / seconds,
-            threads: tch::get_num_threads(),
+            threads,
             watts: task.watts,
             price_per_kwh: task.price_per_kwh,
             price_per_hour: task.price_per_hour,

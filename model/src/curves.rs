@@ -26,7 +26,11 @@ impl History {
 
     /// Takes up the lines of a run that was cut short, up to the step where it goes on.
     pub(crate) fn pick_up(&mut self, step: usize) -> Result<(), ModelError> {
-        let text = std::fs::read_to_string(&self.path).map_err(|error| ModelError::read(&self.path, error))?;
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()), // nothing was reported yet
+            Err(error) => return Err(ModelError::read(&self.path, error)),
+        };
         let before = |line: &&str| {
             let number = line.split(',').next().and_then(|number| number.parse::<usize>().ok());
             number.is_some_and(|number| number <= step)

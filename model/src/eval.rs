@@ -60,8 +60,8 @@ pub struct Speed {
     pub texts_per_second: f64,
     /// Tokens per second.
     pub tokens_per_second: f64,
-    /// The processor threads of one operation.
-    pub threads: i32,
+    /// Processor threads of the model.
+    pub threads: usize,
 }
 
 /// Scores a file of labelled texts with one head of a checkpoint and compares, through the same scorer that serves the stream.
@@ -80,6 +80,7 @@ pub fn eval(
     let whole = &checkpoint.config.heads[place];
     let (among, choices) = selection.choices(whole)?;
     let labelled = read_labelled(data, whole, selection)?;
+    let threads = options.threads.unwrap_or_else(cores);
     let scorer = Scorer::open(dir, options)?;
     warm_up(&scorer)?;
     let before = scorer.stats();
@@ -108,9 +109,14 @@ pub fn eval(
         temperature: whole.temperature,
         calibration: Calibration::new(&probabilities, choices.len(), &labelled.labels),
         among: among.labels,
-        speed: Speed::new((before, scorer.stats()), labelled.labels.len(), seconds),
+        speed: Speed::new((before, scorer.stats()), labelled.labels.len(), (seconds, threads)),
         truncated,
     })
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// The first passes choose kernels and fill libtorch's memory pool; they are no part of a speed.
@@ -133,7 +139,7 @@ fn restrict(row: &[f32], choices: &[usize], into: &mut Vec<f32>) {
 }
 
 impl Speed {
-    fn new((before, after): (ScorerStats, ScorerStats), rows: usize, seconds: f64) -> Self {
+    fn new((before, after): (ScorerStats, ScorerStats), rows: usize, (seconds, threads): (f64, usize)) -> Self {
         let tokens = after.tokens - before.tokens;
         let padded = after.padded_tokens - before.padded_tokens;
         Speed {
@@ -143,7 +149,7 @@ impl Speed {
             model_seconds: after.model_seconds - before.model_seconds,
             texts_per_second: rows as f64 / seconds,
             tokens_per_second: tokens as f64 / seconds,
-            threads: tch::get_num_threads(),
+            threads,
         }
     }
 }

@@ -35,6 +35,7 @@ mod faithful;
 mod feed;
 mod heads;
 mod hub;
+mod lanes;
 mod layout;
 mod learner;
 mod metrics;

@@ -47,6 +47,23 @@ impl Network {
         })
     }
 
+    /// A network over weights that live elsewhere: none is copied, and none may be written.
+    pub(crate) fn sharing(
+        config: &ModelConfig,
+        padding_id: u32,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<Self, ModelError> {
+        let device = weights.values().next().map_or(Device::Cpu, Tensor::device);
+        let network = Network::new(config, padding_id, device, 0)?;
+        for (name, mut variable) in network.store.variables() {
+            let weight = weights
+                .get(&name)
+                .ok_or_else(|| ModelError::Config(format!("weight `{name}` is missing")))?;
+            tch::no_grad(|| variable.f_set_data(weight))?;
+        }
+        Ok(network)
+    }
+
     /// Reads weights from a safetensors file: every name and shape must be there, and no others.
     pub(crate) fn read(&mut self, path: &Path, layout: &Layout) -> Result<(), ModelError> {
         let wrong = |reason: String| ModelError::Weights {

@@ -9,6 +9,7 @@ use arrow::array::{BooleanArray, Int32Array};
 use crate::batching::cut;
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, ScoreError};
+use crate::lanes::Lanes;
 use crate::network::Network;
 use crate::scorer::{Counters, Permit, Reply, ScorerOptions};
 use crate::scores::{Head, HeadScores, Scores, softmax};
@@ -74,6 +75,7 @@ pub(crate) fn start(
 
 struct Owner {
     network: Network,
+    lanes: Lanes,
     heads: Vec<Arc<Head>>,
     batch_tokens: usize,
     counters: Arc<Counters>,
@@ -91,9 +93,6 @@ struct Open {
 
 impl Owner {
     fn new(checkpoint: &Checkpoint, options: &ScorerOptions, counters: Arc<Counters>) -> Result<Self, ModelError> {
-        if let Some(threads) = options.threads {
-            tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
-        }
         let heads = checkpoint.identity().heads;
         if heads.is_empty() {
             return Err(ModelError::Config(format!(
@@ -102,8 +101,10 @@ impl Owner {
             )));
         }
         let network = checkpoint.load(options.device.resolve()?)?;
+        let lanes = Lanes::new(&network, &checkpoint.config, options.threads)?;
         Ok(Owner {
             network,
+            lanes,
             heads,
             batch_tokens: options.batch_tokens,
             counters,
@@ -149,8 +150,9 @@ impl Owner {
         let length = |&(job, row): &Place| open[job].job.encoded.row(row).len();
         places.sort_by_key(length); // stable: equal lengths keep their order, so that memory is read forwards
         let lengths: Vec<usize> = places.iter().map(length).collect();
-        for batch in cut(&lengths, self.batch_tokens) {
-            self.run(&mut open, &places[batch]);
+        let batches = cut(&lengths, self.lanes.share_of(self.batch_tokens));
+        for wave in batches.chunks(self.lanes.at_once()) {
+            self.run(&mut open, wave.iter().map(|batch| &places[batch.clone()]));
         }
         for entry in open {
             self.answer(entry);
@@ -171,33 +173,36 @@ impl Owner {
         }
     }
 
-    /// One forward pass; jobs that have failed or whose caller has hung up are left out.
-    fn run(&self, open: &mut [Open], places: &[Place]) {
+    /// A forward pass per batch; jobs that have failed or whose caller has hung up are left out.
+    fn run<'a>(&self, open: &mut [Open], batches: impl Iterator<Item = &'a [Place]>) {
         let wanted: Vec<bool> = open
             .iter()
             .map(|entry| entry.failed.is_none() && !entry.job.reply.is_closed())
             .collect();
-        let places: Vec<Place> = places.iter().copied().filter(|&(job, _)| wanted[job]).collect();
-        if places.is_empty() {
-            return;
-        }
-        let rows: Vec<&[u32]> = places
-            .iter()
-            .map(|&(job, row)| open[job].job.encoded.row(row))
+        let batches: Vec<Vec<Place>> = batches
+            .map(|places| places.iter().copied().filter(|&(job, _)| wanted[job]).collect())
+            .filter(|places: &Vec<Place>| !places.is_empty())
             .collect();
-        self.count(&rows);
+        let rows_of = |places: &Vec<Place>| -> Vec<&[u32]> {
+            let row = |&(job, row): &Place| open[job].job.encoded.row(row);
+            places.iter().map(row).collect()
+        };
+        let rows: Vec<Vec<&[u32]>> = batches.iter().map(rows_of).collect();
+        rows.iter().for_each(|rows| self.count(rows));
         let started = Instant::now();
-        let result = self.network.logits(&rows);
+        let results = self.lanes.logits(&self.network, &rows);
         self.counters
             .model_nanos
             .fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        match result {
-            Ok(logits) => self.distribute(open, &places, logits),
-            Err(error) => {
-                let error = ScoreError::Forward(error.to_string().into());
-                places
-                    .iter()
-                    .for_each(|&(job, _)| open[job].failed = Some(error.clone()));
+        for (places, result) in batches.iter().zip(results) {
+            match result {
+                Ok(logits) => self.distribute(open, places, logits),
+                Err(error) => {
+                    let error = ScoreError::Forward(error.to_string().into());
+                    places
+                        .iter()
+                        .for_each(|&(job, _)| open[job].failed = Some(error.clone()));
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 //! Who is full: the caller waits, in [`Scorer::score`] without holding a thread.
 //! A caller that hangs up is normal: its rows are skipped if they have not been computed yet.
 //!
-//! Architecture invariant: no tensor leaves the owner thread, and no post text enters it.
+//! Architecture invariant: no tensor leaves the owner thread and its lanes, and no post text enters them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,11 +30,11 @@ use crate::tokenizer::Tokenizer;
 pub struct ScorerOptions {
     /// Where the model runs.
     pub device: DeviceChoice,
-    /// Padded tokens (rows × longest row) per forward pass: more is faster until memory runs out.
+    /// Padded tokens (rows × longest row) in forward passes at a time: more is faster until memory runs out.
     pub batch_tokens: usize,
     /// Rows that may wait or be in work, of all callers together; beyond that callers wait.
     pub queue_rows: usize,
-    /// Threads libtorch uses inside an operation; its own choice when absent.
+    /// Processor threads of the model, each of which works on batches of its own; one per core when absent.
     pub threads: Option<usize>,
 }
 

@@ -47,9 +47,8 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
         .map(|set| {
             let path = config.data.join(&set.path);
             let mut data = read(config, &path, (&set.head, &set.selection()))?;
-            if let Some(first) = set.first {
-                data.labels.truncate(first);
-                data.texts = data.texts.slice(0, data.labels.len());
+            if let Some(wanted) = set.sample {
+                data = spread(&data, wanted);
             }
             Ok(data)
         })
@@ -95,6 +94,17 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
         left_out,
         data_sha256: data_hash(config)?,
     })
+}
+
+/// At most `wanted` texts, evenly spread: files are often sorted.
+fn spread(data: &Labelled, wanted: usize) -> Labelled {
+    let all = data.labels.len();
+    let wanted = wanted.min(all);
+    let rows = || (0..wanted).map(|row| row * all / wanted);
+    Labelled {
+        texts: rows().map(|row| Some(data.texts.value(row))).collect(),
+        labels: rows().map(|row| data.labels[row]).collect(),
+    }
 }
 
 /// The rows of one file: with labels for a head, or, in pre-training, texts alone.
@@ -196,6 +206,20 @@ fn data_hash(config: &TrainConfig) -> Result<String, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_is_spread_over_the_file() {
+        let data = Labelled {
+            texts: StringArray::from(vec!["a", "b", "c", "d", "e"]),
+            labels: vec![0, 0, 1, 1, 2],
+        };
+        let three = spread(&data, 3);
+        assert_eq!(
+            (three.texts, three.labels),
+            (StringArray::from(vec!["a", "b", "d"]), vec![0, 0, 1])
+        );
+        assert_eq!(spread(&data, 9).labels, data.labels);
+    }
 
     #[test]
     fn training_texts_that_are_judged_by_are_left_out() {

@@ -5,6 +5,7 @@
 //! cut short goes on when it is started again with the same configuration, data and folder, and ends with the same weights.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -47,6 +48,13 @@ pub enum Progress {
     Resumed {
         /// Steps made before.
         step: usize,
+    },
+    /// One more step is done; told after every one.
+    Moved {
+        /// Steps so far.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
     },
     /// Some steps are done.
     Step {
@@ -131,8 +139,22 @@ pub fn train(
         tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
     }
     std::fs::create_dir_all(out).map_err(|error| ModelError::write(out, error))?;
+    let _alone = alone_in(out)?;
     let mut run = Run::new(config, out)?;
     run.go(progress)
+}
+
+/// Keeps other runs out of the folder for as long as it is held; a process that dies gives it back.
+fn alone_in(out: &Path) -> Result<File, ModelError> {
+    let folder = File::open(out).map_err(|error| ModelError::write(out, error))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(ModelError::Config(format!(
+            "another run is writing to `{}`: wait for it, or name another folder",
+            out.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(ModelError::write(out, error)),
+    }
 }
 
 struct Run<'a> {
@@ -204,22 +226,27 @@ impl<'a> Run<'a> {
 
     fn go(&mut self, progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<TrainOutcome, ModelError> {
         let schedule = &self.config.schedule;
+        let steps = schedule.steps;
+        let mut tell = |go_on: ControlFlow<()>, event: Progress| match go_on {
+            ControlFlow::Continue(()) => progress(&event),
+            stopped => stopped,
+        };
         let mut step = self.pick_up()?;
-        let mut go_on = progress(&self.ready());
-        if step > 0 && go_on.is_continue() {
-            go_on = progress(&Progress::Resumed { step });
+        let mut go_on = tell(ControlFlow::Continue(()), self.ready());
+        if step > 0 {
+            go_on = tell(go_on, Progress::Resumed { step });
         }
         while go_on.is_continue() && step < schedule.steps && !self.is_stuck() {
             self.step(step)?;
             step += 1;
-            let last = step == schedule.steps;
+            go_on = tell(go_on, Progress::Moved { step, steps });
+            let last = step == steps;
             if step % REPORT_EVERY == 0 || last {
-                go_on = progress(&self.report(step)?);
+                go_on = tell(go_on, self.report(step)?);
             }
             let look = step % schedule.evaluate_every == 0 || last;
             if look {
-                let event = self.look(step)?;
-                go_on = if go_on.is_break() { go_on } else { progress(&event) };
+                go_on = tell(go_on, self.look(step)?);
             }
             let due = schedule.save_every.map_or(look, |every| step % every == 0);
             if (due || go_on.is_break()) && !last {

@@ -236,8 +236,8 @@ pub struct ValidationConfig {
     /// The only labels to choose from; all of the head's when absent.
     #[serde(default)]
     pub among: Vec<String>,
-    /// Only so many texts from the start of the file; a quicker look.
-    pub first: Option<usize>,
+    /// Only so many texts, evenly spread over the file: a quicker look.
+    pub sample: Option<usize>,
 }
 
 /// The figure that counts.

@@ -210,6 +210,38 @@ fn an_interrupted_run_leaves_its_best_weights_or_says_that_there_are_none() {
 }
 
 #[test]
+fn one_run_at_a_time_writes_to_a_folder_and_it_ends_at_the_next_step() {
+    let (data, out) = (data(), TempDir::new().unwrap());
+    let config = config(data.path(), |text| text).unwrap();
+    let mut refusal = None;
+    let mut moved = 0;
+    let ended = train(&config, out.path(), &mut |progress| match progress {
+        Progress::Ready { .. } => {
+            refusal = train(&config, out.path(), &mut |_| ControlFlow::Continue(())).err();
+            ControlFlow::Continue(())
+        }
+        Progress::Moved { step: 3, .. } => {
+            moved = 3;
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(ended.unwrap_err().to_string().contains("nothing to keep"));
+    let refusal = refusal.unwrap().to_string();
+    assert!(refusal.contains("another run is writing to"), "{refusal}");
+    assert_eq!(moved, 3);
+    let mut resumed = 0;
+    train(&config, out.path(), &mut |progress| {
+        if let Progress::Resumed { step } = progress {
+            resumed = *step;
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(resumed, 3);
+}
+
+#[test]
 fn configurations_that_cannot_work_are_refused() {
     let data = data();
     for (from, to, says) in [
@@ -287,6 +319,7 @@ fn validation_texts_are_not_learnt_from() {
 fn the_committed_configuration_is_usable() {
     let path = here().join("configs/default.toml");
     let config = TrainConfig::read(&path).unwrap();
+    config.check().unwrap();
     assert_eq!(config.heads[1].labels, tamiz_model::testing::TOPIC_LABELS);
 }
 
@@ -294,5 +327,9 @@ fn the_committed_configuration_is_usable() {
 fn the_committed_fine_tuning_configuration_is_usable() {
     let path = here().join("configs/minilm.toml");
     let config = TrainConfig::read(&path).unwrap();
-    assert_eq!(config.heads.len(), 5);
+    config.check().unwrap();
+    let kept: Vec<&str> = (config.heads.iter().filter(|head| !head.auxiliary))
+        .map(|head| head.name.as_str())
+        .collect();
+    assert_eq!(kept, ["sentiment", "topic", "emotion", "offensive", "finance_topic"]);
 }

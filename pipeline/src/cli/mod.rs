@@ -144,7 +144,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Model { offline, command } => {
             log("info", LogFormat::Human);
             let stop = Stop::default();
-            return Ok(runtime()?.block_on(async { model::run(command, offline, &on_signal(&stop)) })?);
+            return Ok(runtime()?.block_on(async {
+                model::run(
+                    command,
+                    offline,
+                    &on_signal(&stop, "the step in hand is finished first"),
+                )
+            })?);
         }
         other => other,
     };
@@ -223,7 +229,7 @@ async fn stream(config: &Config, until: Until) -> Result<(), JobError> {
     let scorer = jobs::scorer(config)?;
     let stats = Arc::new(Stats::default());
     let steps = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?.steps();
-    let stop = on_signal(&Stop::default());
+    let stop = on_signal(&Stop::default(), COMMITTED_FIRST);
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), None);
     let result = jobs::run::run(config, scorer, until, Arc::clone(&stats), stop).await;
     sum_up(progress, (&steps, &stats), result)
@@ -236,7 +242,7 @@ async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobE
     let scorer = jobs::scorer(&config)?;
     let stats = Arc::new(Stats::default());
     let steps = Line::new(&config, scorer.clone(), Origin::File, Arc::clone(&stats))?.steps();
-    let stop = on_signal(&Stop::default());
+    let stop = on_signal(&Stop::default(), COMMITTED_FIRST);
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), jobs::batch::known_rows(&from));
     let result = jobs::batch::batch(&config, &from, scorer, Arc::clone(&stats), stop).await;
     sum_up(progress, (&steps, &stats), result)
@@ -257,7 +263,7 @@ fn sum_up(
 }
 
 async fn produce(config: Config, options: ProduceOptions) -> Result<(), JobError> {
-    let stop = on_signal(&Stop::default());
+    let stop = on_signal(&Stop::default(), COMMITTED_FIRST);
     let topic = options.topic.clone();
     let started = std::time::Instant::now();
     let work = tokio::task::spawn_blocking(move || jobs::produce::produce(&config, &options, &stop));
@@ -280,8 +286,11 @@ fn tell(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// What a job that delivers does before it ends.
+const COMMITTED_FIRST: &str = "what was read is committed first";
+
 /// SIGTERM and SIGINT ask to drain and commit; a second one ends the process at once.
-fn on_signal(stop: &Stop) -> Stop {
+fn on_signal(stop: &Stop, first: &'static str) -> Stop {
     let (own, theirs) = (stop.clone(), stop.clone());
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
@@ -293,10 +302,10 @@ fn on_signal(stop: &Stop) -> Stop {
         for round in 0.. {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if round > 0 {
-                tracing::warn!("stopped at once; what was not committed is read again at the next start");
+                tracing::warn!("stopped at once; what was not finished is done again at the next start");
                 std::process::abort();
             }
-            tracing::info!("stopping: what was read is committed first");
+            tracing::info!("stopping: {first}");
             theirs.set();
         }
     });

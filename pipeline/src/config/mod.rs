@@ -109,7 +109,7 @@ pub struct ModelConfig {
     pub device: String,
     /// Padded tokens per forward pass.
     pub batch_tokens: usize,
-    /// libtorch's threads; 0: one per core.
+    /// Processor threads of the model; 0: one per core.
     pub threads: usize,
 }
 

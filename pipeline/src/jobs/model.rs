@@ -1,17 +1,18 @@
 //! `tamiz model …`: info, score and train here; [`measure`], [`explain`] and [`audit`] beside it.
 
 pub mod audit;
+mod course;
 pub mod explain;
 pub mod measure;
 
 use std::io::{BufRead, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow::array::StringArray;
 use serde_json::json;
-use tamiz_model::{Checkpoint, DeviceChoice, Probe, Progress, TrainConfig};
+use tamiz_model::{Checkpoint, DeviceChoice, Probe, TrainConfig};
 
+use self::course::Course;
 use super::JobError;
 use crate::source::Stop;
 
@@ -73,63 +74,8 @@ pub fn score(
 /// # Errors
 /// A configuration, data or folder that cannot be used, or libtorch's own.
 pub fn train(config: &TrainConfig, to: &Path, stop: &Stop, out: &mut dyn Write) -> Result<(), JobError> {
-    let mut failed = None;
-    let outcome = tamiz_model::train(config, to, &mut |progress| {
-        let told = put(out, &told(progress));
-        match told {
-            Ok(()) if !stop.is_set() => ControlFlow::Continue(()),
-            Ok(()) => ControlFlow::Break(()),
-            Err(error) => {
-                failed.get_or_insert(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    match failed {
-        Some(error) => Err(error),
-        None => put(out, &to_json(&outcome)?),
-    }
-}
-
-fn told(progress: &Progress) -> String {
-    match progress {
-        Progress::Ready {
-            texts,
-            tokens,
-            parameters,
-            left_out,
-        } => {
-            format!(
-                "{texts} texts ({left_out} left out: they stand in a validation set), {tokens} tokens, {parameters} weights"
-            )
-        }
-        Progress::Resumed { step } => format!("going on after step {step}"),
-        Progress::Step {
-            step,
-            steps,
-            loss,
-            tokens_per_second,
-        } => {
-            format!("step {step}/{steps}  loss {loss:.4}  {tokens_per_second:.0} tokens/s")
-        }
-        Progress::Evaluated {
-            step,
-            score,
-            best,
-            figures,
-        } => {
-            let sets: Vec<String> = figures
-                .iter()
-                .map(|(set, figures)| {
-                    let own: Vec<String> = figures
-                        .iter()
-                        .map(|(name, value)| format!("{name} {value:.4}"))
-                        .collect();
-                    format!("  {set}: {}", own.join("  "))
-                })
-                .collect();
-            let mark = if *best { ", the best so far" } else { "" };
-            format!("step {step}: score {score:.4}{mark}\n{}", sets.join("\n"))
-        }
-    }
+    let mut course = Course::new(stop, true);
+    let outcome = tamiz_model::train(config, to, &mut |progress| course.tell(out, "", progress));
+    course.finish()?;
+    put(out, &to_json(&outcome?)?)
 }

@@ -65,6 +65,11 @@ fn a_sound_model_is_taken() {
 fn a_missing_model_folder_is_told() {
     let folder = folder();
     std::fs::remove_dir_all(folder.path("model")).unwrap();
+    // A name that could be one on the Hub is looked for there, so what is missing is a wrong configuration.
+    let words = ["`model` is neither a folder nor a name on the Hugging Face Hub"];
+    folder.run(&call("model")).refused(2, &words);
+    assert!(!folder.path("posts").exists());
+    std::fs::create_dir(folder.path("model")).unwrap();
     refused(&folder, &["model/manifest.json", "a model folder holds"]);
 }
 

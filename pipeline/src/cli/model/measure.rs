@@ -24,7 +24,7 @@ pub(in crate::cli) enum Command {
         /// Write confusion.svg and reliability.svg there.
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
-        /// Processor threads of one operation; libtorch's own choice unless given.
+        /// Processor threads of the model; one per core unless given.
         #[arg(long)]
         threads: Option<usize>,
     },

@@ -1,7 +1,6 @@
 //! `tamiz model eval | calibrate | compare`.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -10,7 +9,8 @@ use tamiz_model::{
     plot,
 };
 
-use super::{put, to_json, told};
+use super::course::Course;
+use super::{put, to_json};
 use crate::jobs::JobError;
 use crate::jobs::sql::harmless;
 use crate::source::Stop;
@@ -166,23 +166,11 @@ pub struct CompareOptions {
 /// A configuration, data or folder that cannot be used, libtorch's own, or an interruption.
 pub fn compare(options: &CompareOptions, stop: &Stop, out: &mut dyn Write) -> Result<(), JobError> {
     let config = CompareConfig::read(&options.config, &options.data)?;
-    let mut failed = None;
-    let quiet = options.answer == Answer::Json;
+    let mut course = Course::new(stop, options.answer != Answer::Json);
     let found = run(&config, &options.out, &mut |name, progress| {
-        let line = format!("{name}: {}", told(progress));
-        let wrote = if quiet { Ok(()) } else { put(out, &line) };
-        match wrote {
-            Ok(()) if !stop.is_set() => ControlFlow::Continue(()),
-            Ok(()) => ControlFlow::Break(()),
-            Err(error) => {
-                failed.get_or_insert(error);
-                ControlFlow::Break(())
-            }
-        }
+        course.tell(out, name, progress)
     });
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    course.finish()?;
     let found = found?;
     save(&options.out.join("compare.json"), &(to_json(&found)? + "\n"))?;
     save(&options.out.join("compare.csv"), &csv(&found))?;
