@@ -185,7 +185,7 @@ fn commit(group: &mut BenchmarkGroup<WallTime>, name: &str, inputs: &Inputs, opt
     let mut fresh = || {
         tables += 1;
         let address = dir.path().join(tables.to_string()).display().to_string();
-        runtime.block_on(TableWriter::open(&address, &store, posts_spec()))
+        runtime.block_on(TableWriter::open(&address, &store, posts_spec(&[])))
     };
     fresh()?;
     group.throughput(throughput(&inputs.posts)?);

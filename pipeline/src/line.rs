@@ -78,6 +78,11 @@ impl Line {
         })
     }
 
+    /// Heads of the model beside sentiment and topic: each has a column of its own.
+    pub fn further_heads(&self) -> &[String] {
+        self.scoring.further_heads()
+    }
+
     /// Every step's name, in order.
     pub fn steps(&self) -> Vec<&'static str> {
         let mut names = self.chain.names();

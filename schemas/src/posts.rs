@@ -71,6 +71,31 @@ pub fn kafka_fields() -> Fields {
     ])
 }
 
+/// Whether a head of a model may be called so: a further head's name is that of its column.
+pub fn fits_as_head(name: &str) -> bool {
+    schema().field_with_name(name).is_err()
+}
+
+/// The schema of a table that is written with a model of further heads than sentiment and topic: [`schema`], and a column of
+/// [`label_fields`] for each of them, at the end.
+///
+/// ```
+/// let schema = tamiz_schemas::posts::schema_with(["emotion"]);
+/// assert_eq!(schema.fields().last().unwrap().name(), "emotion");
+/// ```
+pub fn schema_with<'a>(further: impl IntoIterator<Item = &'a str>) -> SchemaRef {
+    let heads = further
+        .into_iter()
+        .map(|head| Field::new(head, DataType::Struct(label_fields()), true));
+    let fields: Vec<Field> = schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .chain(heads)
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
 /// The Arrow schema of `posts` version 1.
 ///
 /// ```

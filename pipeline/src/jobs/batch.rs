@@ -36,12 +36,12 @@ pub async fn batch(
     config.check()?;
     let mut inputs = files::inputs(from)?;
     let store = store(config)?;
-    let tables = open_tables(config, &store).await?;
+    let line = Line::new(config, scorer, Origin::File, Arc::clone(&stats))?;
+    let tables = open_tables(config, &store, line.further_heads()).await?;
     let prefix = format!("{}/file", config.pipeline.name);
     let ids: Vec<String> = inputs.iter().map(|input| app_id(&prefix, &partition(input))).collect();
     let posts = tables.posts.next_offsets(&ids).await?;
     let dead_letters = tables.dead_letters.next_offsets(&ids).await?;
-    let line = Line::new(config, scorer, Origin::File, Arc::clone(&stats))?;
     let mut sink = Sink::new(
         prefix,
         tables,

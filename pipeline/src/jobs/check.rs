@@ -42,9 +42,13 @@ pub async fn check(config: &Config, out: &mut dyn Write) -> Result<(), JobError>
             None
         }
     };
+    let mut further = Vec::new();
     if problems.is_empty() {
         match Line::new(config, scorer, Origin::Kafka, Arc::default()) {
-            Ok(line) => report.fine("stages", &line.steps().join(" → "))?,
+            Ok(line) => {
+                further = line.further_heads().to_vec();
+                report.fine("stages", &line.steps().join(" → "))?
+            }
             Err(error) => report.wrong("stages", &error.to_string())?,
         }
     }
@@ -59,7 +63,7 @@ pub async fn check(config: &Config, out: &mut dyn Write) -> Result<(), JobError>
     match super::store(config) {
         Ok(store) => {
             report
-                .table("sink.posts", &config.sink.posts, &store, posts_spec())
+                .table("sink.posts", &config.sink.posts, &store, posts_spec(&further))
                 .await?;
             report
                 .table(

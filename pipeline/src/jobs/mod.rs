@@ -93,11 +93,12 @@ impl JobError {
     }
 }
 
-/// What the posts table must be.
-pub fn posts_spec() -> TableSpec {
+/// What the posts table must be, with a column for each of these further heads of the model.
+pub fn posts_spec(further: &[String]) -> TableSpec {
     TableSpec {
         name: "posts",
-        schema: posts_table::schema(),
+        schema: posts_table::schema_with(further.iter().map(String::as_str)),
+        growing: further.to_vec(),
         partition_columns: posts_table::PARTITION_COLUMNS.map(String::from).to_vec(),
         stats_columns: posts_table::STATS_COLUMNS.map(String::from).to_vec(),
     }
@@ -108,15 +109,16 @@ pub fn dead_letters_spec() -> TableSpec {
     TableSpec {
         name: "dead_letters",
         schema: dead_letters::schema(),
+        growing: Vec::new(),
         partition_columns: dead_letters::PARTITION_COLUMNS.map(String::from).to_vec(),
         stats_columns: dead_letters::STATS_COLUMNS.map(String::from).to_vec(),
     }
 }
 
 /// Opens both tables for writing; makes those that are missing.
-pub(crate) async fn open_tables(config: &Config, store: &Store) -> Result<Tables, TableError> {
+pub(crate) async fn open_tables(config: &Config, store: &Store, further: &[String]) -> Result<Tables, TableError> {
     Ok(Tables {
-        posts: TableWriter::open(&config.sink.posts, store, posts_spec()).await?,
+        posts: TableWriter::open(&config.sink.posts, store, posts_spec(further)).await?,
         dead_letters: TableWriter::open(&config.sink.dead_letters, store, dead_letters_spec()).await?,
     })
 }

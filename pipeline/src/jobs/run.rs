@@ -61,8 +61,8 @@ pub async fn run(
 
 async fn once(config: &Config, line: Line, prefix: &str, until: Until, stop: Stop) -> Result<(), JobError> {
     let store = store(config)?;
-    let tables = open_tables(config, &store).await?;
-    let reader = TableWriter::open(&config.sink.posts, &store, posts_spec()).await?;
+    let tables = open_tables(config, &store, line.further_heads()).await?;
+    let reader = TableWriter::open(&config.sink.posts, &store, posts_spec(line.further_heads())).await?;
     let committed = Committed::default();
     let (out, items) = mpsc::channel(SOURCE_QUEUE);
     let parts = KafkaParts {

@@ -114,7 +114,14 @@ pub fn finish(batch: Batch, rules: &DeadLetterRules, stats: &Stats) -> Result<Fi
 }
 
 fn project(rows: &RecordBatch) -> Result<RecordBatch, StageError> {
-    let schema = posts::schema();
+    // What the model added beside the columns that every table has.
+    let head = DataType::Struct(posts::label_fields());
+    let fields = rows.schema();
+    let further = fields.fields().iter().filter(|field| *field.data_type() == head);
+    let further = further
+        .map(|field| field.name().as_str())
+        .filter(|name| posts::fits_as_head(name));
+    let schema = posts::schema_with(further);
     let created_at = time(rows, NAME, CREATED_AT)?;
     let date = cast(&created_at.clone().with_timezone("UTC"), &DataType::Date32)?;
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {

@@ -23,6 +23,7 @@ pub const NAME: &str = "score";
 pub struct Scoring {
     scorer: Option<Scorer>,
     identity: Option<Arc<str>>,
+    further: Vec<String>,
 }
 
 impl Scoring {
@@ -44,10 +45,20 @@ impl Scoring {
             }
         }
         let identity = scorer.as_ref().map(|scorer| scorer.identity().to_string().into());
-        Ok(Scoring { scorer, identity })
+        let further = scorer.as_ref().map(further).transpose()?.unwrap_or_default();
+        Ok(Scoring {
+            scorer,
+            identity,
+            further,
+        })
     }
 
-    /// Adds sentiment, topic, n_tokens, truncated and model to the batch.
+    /// The model's heads beside sentiment and topic.
+    pub fn further_heads(&self) -> &[String] {
+        &self.further
+    }
+
+    /// Adds sentiment, topic, n_tokens, truncated, model and a column per further head to the batch.
     ///
     /// # Errors
     /// The model failed on this batch.
@@ -57,7 +68,7 @@ impl Scoring {
         let columns = match &self.scorer {
             Some(scorer) if rows > 0 => {
                 let scores = scorer.score(text(&batch.rows, NAME, TEXT)?).await?;
-                let head = |name: &'static str| {
+                let head = |name: &str| {
                     let found = scores.heads.iter().find(|head| head.head.name == name);
                     found.ok_or_else(|| StageError::Model(format!("the model gave no scores for head `{name}`")))
                 };
@@ -66,26 +77,56 @@ impl Scoring {
                 let topic = tamiz_udfs::scores::label_confidence(head(TOPIC)?);
                 let identity = self.identity.as_deref().unwrap_or_default();
                 let model = StringArray::from_iter_values(std::iter::repeat_n(identity, rows));
-                columns(
+                let mut columns = columns(
                     sentiment,
                     topic,
                     scores.n_tokens.clone(),
                     scores.truncated.clone(),
                     model,
-                )
+                );
+                for name in &self.further {
+                    columns.push(label_column(name, tamiz_udfs::scores::label_confidence(head(name)?)));
+                }
+                columns
             }
-            _ => columns(
-                StructArray::new_null(posts::sentiment_fields(), rows),
-                StructArray::new_null(posts::label_fields(), rows),
-                Int32Array::new_null(rows),
-                BooleanArray::new_null(rows),
-                StringArray::new_null(rows),
-            ),
+            _ => {
+                let none = || StructArray::new_null(posts::label_fields(), rows);
+                let mut columns = columns(
+                    StructArray::new_null(posts::sentiment_fields(), rows),
+                    none(),
+                    Int32Array::new_null(rows),
+                    BooleanArray::new_null(rows),
+                    StringArray::new_null(rows),
+                );
+                columns.extend(self.further.iter().map(|name| label_column(name, none())));
+                columns
+            }
         };
         batch.rows = with_columns(batch.rows, columns)?;
         stats.stage(NAME, rows, 0, started.elapsed());
         Ok(batch)
     }
+}
+
+/// The heads beside sentiment and topic, whose names become columns.
+fn further(scorer: &Scorer) -> Result<Vec<String>, StageError> {
+    let heads = &scorer.identity().heads;
+    let further = heads
+        .iter()
+        .map(|head| &head.name)
+        .filter(|name| *name != SENTIMENT && *name != TOPIC);
+    let further: Vec<String> = further.cloned().collect();
+    match further.iter().find(|name| !posts::fits_as_head(name)) {
+        None => Ok(further),
+        Some(name) => Err(StageError::Model(format!(
+            "the model {} has a head `{name}`, and that is a column of the table already: choose another with `model.path`",
+            scorer.identity()
+        ))),
+    }
+}
+
+fn label_column(name: &str, labels: StructArray) -> (Field, ArrayRef) {
+    (Field::new(name, labels.data_type().clone(), true), Arc::new(labels))
 }
 
 fn columns(

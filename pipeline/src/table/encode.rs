@@ -153,6 +153,7 @@ mod tests {
             schema: schema.clone(),
             partition_columns,
             stats_columns,
+            growing: Vec::new(),
         };
         let layout = Layout {
             max_file_bytes: 20_000,

@@ -16,6 +16,7 @@ mod create;
 mod durable;
 mod encode;
 mod error;
+mod grow;
 mod partitions;
 mod read;
 mod s3;

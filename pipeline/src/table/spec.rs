@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use deltalake_core::kernel::StructType;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::{StructField, StructType};
 use deltalake_core::table::state::DeltaTableState;
 
 /// Commits between two checkpoints of the log. A checkpoint costs time in proportion to the files of the table; without
@@ -22,6 +22,8 @@ pub struct TableSpec {
     pub partition_columns: Vec<String>,
     /// Columns whose minimum and maximum may be known to anybody who can list the table; `a.b` is a field of a struct.
     pub stats_columns: Vec<String>,
+    /// Columns that are added to an existing table that lacks them; earlier rows are NULL there.
+    pub growing: Vec<String>,
 }
 
 impl TableSpec {
@@ -81,6 +83,14 @@ impl TableSpec {
         ])
     }
 
+    /// Columns that an existing table still has to be given.
+    pub(super) fn missing(&self, table: &DeltaTableState) -> Result<Vec<StructField>, String> {
+        let found = table.schema();
+        let wanted = self.delta_schema()?;
+        let missing = wanted.fields().filter(|field| found.field(field.name()).is_none());
+        Ok(missing.cloned().collect())
+    }
+
     /// What keeps this writer from appending to an existing table, in words that follow `table … at …:`.
     pub(super) fn difference(&self, table: &DeltaTableState) -> Result<Option<String>, String> {
         let wanted = self.delta_schema()?;
@@ -88,6 +98,9 @@ impl TableSpec {
         for field in wanted.fields() {
             let name = field.name();
             let Some(there) = found.field(name) else {
+                if self.growing.contains(name) {
+                    continue;
+                }
                 return Ok(Some(format!("it has no column `{name}`")));
             };
             if there.data_type() != field.data_type() {

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::create::create;
 use super::encode::Layout;
 use super::error::TableError;
+use super::grow::grow;
 use super::read;
 use super::spec::TableSpec;
 use super::stage::{Staged, Staging};
@@ -105,6 +106,7 @@ impl TableWriter {
         if let Some(difference) = spec.difference(&table).map_err(mismatch)? {
             return Err(mismatch(difference));
         }
+        let table = grow(&location, &spec, table).await?;
         let layout = Arc::new(Layout::new(&spec));
         Ok(TableWriter {
             location,

@@ -32,6 +32,7 @@ fn spec() -> TableSpec {
         schema: posts::schema(),
         partition_columns: posts::PARTITION_COLUMNS.map(str::to_owned).to_vec(),
         stats_columns: posts::STATS_COLUMNS.map(str::to_owned).to_vec(),
+        growing: Vec::new(),
     }
 }
 

@@ -85,6 +85,55 @@ async fn a_table_of_another_shape_is_refused_by_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_with_another_head_gives_the_table_another_column() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let with_emotion = || TableSpec {
+        schema: posts::schema_with(["emotion"]),
+        growing: vec!["emotion".to_owned()],
+        ..spec()
+    };
+    let mut before = open(&address, spec()).await.unwrap();
+    before
+        .commit(vec![rows(0, 10, 2, &["x"])], &txns([("p/0", 0, 10)]))
+        .await
+        .unwrap();
+    let mut after = open(&address, with_emotion()).await.unwrap();
+    let plain = rows(10, 5, 2, &["x"]);
+    let label: ArrayRef = Arc::new(StringArray::from(vec!["joy"; 5]));
+    let confidence: ArrayRef = Arc::new(Float32Array::from(vec![0.5; 5]));
+    let emotion = StructArray::new(posts::label_fields(), vec![label, confidence], None);
+    let columns = plain.columns().iter().cloned().chain([Arc::new(emotion) as ArrayRef]);
+    let scored = RecordBatch::try_new(posts::schema_with(["emotion"]), columns.collect()).unwrap();
+    after.commit(vec![scored], &txns([("p/0", 10, 15)])).await.unwrap();
+    // A writer of the older kind goes on beside it, and so does one that is opened now.
+    before
+        .commit(vec![rows(15, 3, 2, &["x"])], &txns([("p/1", 0, 3)]))
+        .await
+        .unwrap();
+    let mut older = open(&address, spec()).await.unwrap();
+    older
+        .commit(vec![rows(18, 2, 2, &["x"])], &txns([("p/0", 15, 17)]))
+        .await
+        .unwrap();
+    assert_eq!(counts(&address).await, (20, 20));
+    let found = query(
+        &address,
+        "SELECT count(emotion['label']) FROM posts WHERE emotion['label'] = 'joy'",
+    )
+    .await;
+    assert_eq!(found[0].column(0).as_primitive::<Int64Type>().value(0), 5);
+    // Two at once add the same column once.
+    let both = || TableSpec {
+        schema: posts::schema_with(["emotion", "irony"]),
+        growing: vec!["emotion".to_owned(), "irony".to_owned()],
+        ..spec()
+    };
+    let (one, two) = tokio::join!(open(&address, both()), open(&address, both()));
+    assert!(one.is_ok() && two.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_specification_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (spec, expected) in [

@@ -72,6 +72,7 @@ async fn null_is_a_partition_value() {
         schema: schema.clone(),
         partition_columns,
         stats_columns,
+        growing: Vec::new(),
     };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![None, Some("x"), None])),
