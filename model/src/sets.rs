@@ -46,11 +46,7 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
         .iter()
         .map(|set| {
             let path = config.data.join(&set.path);
-            let mut data = read(config, &path, (&set.head, &set.selection()))?;
-            if let Some(wanted) = set.sample {
-                data = spread(&data, wanted);
-            }
-            Ok(data)
+            read(config, &path, (&set.head, &set.selection()))
         })
         .collect::<Result<_, ModelError>>()?;
     let mut training: Vec<Labelled> = config
@@ -70,8 +66,13 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
         }
     }
     let tokenizer = tokenizer(config, base, &training)?;
+    // Only now: what is kept out of training is all of it.
+    let sampled = |set: &ValidationConfig, data: Labelled| match set.sample {
+        Some(wanted) => spread(&data, wanted),
+        None => data,
+    };
     let validation = (config.validation.iter().zip(judged))
-        .map(|(set, data)| validation_set(config, set, data, &tokenizer))
+        .map(|(set, data)| validation_set(config, set, sampled(set, data), &tokenizer))
         .collect::<Result<_, ModelError>>()?;
     let training = (config.sets.iter().zip(training))
         .map(|(set, data)| {

@@ -140,7 +140,10 @@ pub fn train(
     }
     std::fs::create_dir_all(out).map_err(|error| ModelError::write(out, error))?;
     let _alone = alone_in(out)?;
-    let mut run = Run::new(config, out)?;
+    let mut run = Run::new(config, out).inspect_err(|_| {
+        // A run that never began leaves no folder; one that has anything in it stays.
+        let _ = std::fs::remove_dir(out);
+    })?;
     run.go(progress)
 }
 

@@ -262,12 +262,12 @@ fn configurations_that_cannot_work_are_refused() {
             .replace("topic.jsonl", "absent.jsonl")
     })
     .unwrap();
-    let error = train(&config, TempDir::new().unwrap().path(), &mut |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap_err()
-    .to_string();
+    let out = data.path().join("out");
+    let error = train(&config, &out, &mut |_| ControlFlow::Continue(()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("absent.jsonl"), "{error}");
+    assert!(!out.exists(), "a run that never began left a folder");
 }
 
 #[test]
@@ -304,6 +304,8 @@ fn validation_texts_are_not_learnt_from() {
     config.sets.iter_mut().for_each(|set| {
         set.path = set.path.to_str().unwrap().replace(".jsonl", "_more.jsonl").into();
     });
+    // A sample is a quicker look; what is kept out of training is the whole file.
+    config.validation.iter_mut().for_each(|set| set.sample = Some(1));
     let mut ready = None;
     train(&config, out.path(), &mut |progress| {
         if let Progress::Ready { texts, left_out, .. } = progress {
