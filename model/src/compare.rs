@@ -14,8 +14,9 @@ use crate::checkpoint::Checkpoint;
 use crate::compare_speed::{self, LengthSpeed, Memory};
 use crate::error::ModelError;
 use crate::eval::eval;
+use crate::progress::Progress;
 use crate::scorer::ScorerOptions;
-use crate::train::{Progress, train};
+use crate::train::train;
 use crate::train_config::TrainConfig;
 
 /// What is compared.

@@ -10,10 +10,10 @@ use crate::error::ModelError;
 use crate::feed::{Hidden, Noise};
 use crate::learner::Learner;
 use crate::metrics::Metrics;
+use crate::progress::Figures;
 use crate::scores::best_of;
 use crate::sets::ValidationSet;
 use crate::tokenizer::Tokenizer;
-use crate::train::Figures;
 use crate::train_config::{Metric, Task, TrainConfig};
 
 /// Share of tokens that are hidden in pre-training, as in BERT.
