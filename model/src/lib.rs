@@ -5,7 +5,7 @@
 //! | the network itself | [`transformer`] |
 //! | scoring columns, from any thread, many callers at once | [`Scorer`] |
 //! | a model on disk | [`Checkpoint`] |
-//! | training one | [`train()`] |
+//! | training one, or the mean of several | [`train()`], [`average()`] |
 //! | measuring one | [`eval()`], [`calibrate()`], [`faithfulness`] |
 //! | comparing networks | [`compare()`], [`Classifier`] |
 //!
@@ -14,6 +14,7 @@
 mod architecture;
 mod audit;
 mod audit_sets;
+mod average;
 mod baselines;
 mod batching;
 mod calibrate;
@@ -64,6 +65,7 @@ mod vocabulary;
 
 pub use architecture::{Architecture, Classifier};
 pub use audit::{Audit, AuditTask, Category, Cost, Group, Subgroup, audit};
+pub use average::average;
 pub use calibrate::{Bin, Calibrated, Calibration, calibrate};
 pub use card::{CardFacts, DataFact, Failure, Measured, card};
 pub use checkpoint::{Checkpoint, Manifest, ModelInfo, Origin, Precision, default_weights};

@@ -1,12 +1,14 @@
 //! Measuring a checkpoint: calibration, restricted choices, explanations, comparison, audit.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow::array::StringArray;
+use tamiz_model::testing::{tiny_checkpoint_with, tiny_heads};
 use tamiz_model::{
-    AuditTask, Checkpoint, CompareConfig, DeviceChoice, FaithfulTask, Method, Probe, Progress, Scorer, Selection,
-    audit, calibrate, compare, eval, faithfulness,
+    AuditTask, Checkpoint, CompareConfig, DeviceChoice, FaithfulTask, Head, Method, Precision, Probe, Progress, Scorer,
+    Selection, audit, average, calibrate, compare, eval, faithfulness,
 };
 use tempfile::TempDir;
 
@@ -254,4 +256,46 @@ fn a_comparison_trains_once_and_measures_all_alike() {
 fn the_committed_comparisons_are_usable() {
     let path = here().join("configs/compare.toml");
     CompareConfig::read(&path, Path::new("/data")).unwrap();
+}
+
+#[test]
+fn an_average_is_the_mean_of_the_weights() {
+    let dir = TempDir::new().unwrap();
+    let folder = |name: &str| dir.path().join(name);
+    let heads = tiny_heads();
+    for seed in 1..=3 {
+        tiny_checkpoint_with(&folder(&seed.to_string()), seed, &heads).unwrap();
+    }
+    let (one, two, three) = (folder("1"), folder("2"), folder("3"));
+    average(&[&one, &two, &three], &folder("mean"), Precision::Fp32).unwrap();
+    let read = |dir: &Path| -> BTreeMap<String, tch::Tensor> {
+        let weights = tch::Tensor::read_safetensors(dir.join("model.safetensors")).unwrap();
+        weights
+            .into_iter()
+            .map(|(name, weight)| (name, weight.to_kind(tch::Kind::Double)))
+            .collect()
+    };
+    let (mean, parts) = (read(&folder("mean")), [&one, &two, &three].map(|dir| read(dir)));
+    assert!(mean.keys().eq(parts[0].keys()));
+    for (name, weight) in &mean {
+        let expected = (&parts[0][name] + &parts[1][name] + &parts[2][name]) / 3.0;
+        assert!((weight - expected).abs().max().double_value(&[]) < 1e-6, "{name}");
+    }
+    Checkpoint::open(&folder("mean")).unwrap();
+}
+
+#[test]
+fn models_that_differ_have_no_average() {
+    let dir = TempDir::new().unwrap();
+    let (one, two) = (dir.path().join("1"), dir.path().join("2"));
+    tiny_checkpoint_with(&one, 1, &tiny_heads()).unwrap();
+    tiny_checkpoint_with(&two, 2, &[Head::new("sentiment", vec!["bad".into(), "good".into()])]).unwrap();
+    let error = average(&[&one, &two], &dir.path().join("mean"), Precision::Fp16)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("heads or labels") && error.contains("only runs from one start"),
+        "{error}"
+    );
+    assert!(average(&[&one], &dir.path().join("mean"), Precision::Fp16).is_err());
 }

@@ -35,6 +35,15 @@ pub(super) enum Command {
     Measure(measure::Command),
     #[command(flatten)]
     Look(look::Command),
+    /// The mean of several models that were fine-tuned from the same start, weight by weight: often better than each.
+    Average {
+        /// Where the mean goes.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Two or more folders of models, alike in structure, labels and tokenizer.
+        #[arg(required = true, num_args = 2.., value_name = "MODEL")]
+        models: Vec<PathBuf>,
+    },
     /// Train a model.
     Train {
         /// The run, as model/configs/default.toml.
@@ -84,6 +93,7 @@ pub(super) fn run(command: Command, offline: bool, stop: &Stop) -> Result<(), Jo
         Command::Score { model, device, texts } => {
             model::score(&folder(model, &hub)?, device, &texts, &mut io::stdin().lock(), &mut out)
         }
+        Command::Average { out: folder, models } => model::average(&models, &folder, &mut out),
         Command::Measure(command) => measure::run(command, &hub, stop),
         Command::Look(command) => look::run(command, &hub),
         Command::Train {

@@ -6,11 +6,11 @@ pub mod explain;
 pub mod measure;
 
 use std::io::{BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::StringArray;
 use serde_json::json;
-use tamiz_model::{Checkpoint, DeviceChoice, Probe, TrainConfig};
+use tamiz_model::{Checkpoint, DeviceChoice, Precision, Probe, TrainConfig};
 
 use self::course::Course;
 use super::JobError;
@@ -67,6 +67,16 @@ pub fn score(
         }
     }
     if chunk.is_empty() { Ok(()) } else { write(&chunk, out) }
+}
+
+/// Writes the mean of several models, in 16-bit floats, and what it is.
+///
+/// # Errors
+/// A folder is no intact checkpoint, they differ, or the new folder cannot be written.
+pub fn average(models: &[PathBuf], to: &Path, out: &mut dyn Write) -> Result<(), JobError> {
+    let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
+    tamiz_model::average(&models, to, Precision::Fp16)?;
+    info(to, out)
 }
 
 /// Trains a model and writes its progress and outcome.
