@@ -175,7 +175,7 @@ fn about(out: &mut String, info: &ModelInfo) {
             out,
             "| Head `{}` | {} (temperature {}) |",
             head.name,
-            head.labels.join(", "),
+            head.labels.join(", ").replace('|', "\\|"), // which would end the cell
             head.temperature
         );
     }

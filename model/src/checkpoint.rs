@@ -288,16 +288,19 @@ pub(crate) fn set_temperature(dir: &Path, head: usize, temperature: f32) -> Resu
     Ok(checkpoint)
 }
 
-/// The folder of the model that ships with the program: `../share/tamiz/weights/tamiz-base` beside an installed binary, else
-/// `model/weights/tamiz-base` of the source tree it was built from. Callers let `--model DIR` and the configuration come first.
+/// The model that is used where none is named.
+const DEFAULT: &str = "tamiz-mini";
+
+/// The folder of the model that ships with the program: `../share/tamiz/weights/tamiz-mini` beside an installed binary, else
+/// `model/weights/tamiz-mini` of the source tree it was built from. Callers let `--model DIR` and the configuration come first.
 ///
 /// # Errors
 /// When it is in neither place.
 pub fn default_weights() -> Result<PathBuf, ModelError> {
     let installed = std::env::current_exe()
         .ok()
-        .and_then(|exe| Some(exe.parent()?.parent()?.join("share/tamiz/weights/tamiz-base")));
-    let source = source_tree().join("weights/tamiz-base");
+        .and_then(|exe| Some(exe.parent()?.parent()?.join("share/tamiz/weights").join(DEFAULT)));
+    let source = source_tree().join("weights").join(DEFAULT);
     installed
         .into_iter()
         .chain([source.clone()])

@@ -1,4 +1,4 @@
-//! What a training run is: one TOML file, every option with a reason in `configs/default.toml`.
+//! What a training run is: one TOML file, every option with a reason in `configs/base.toml`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

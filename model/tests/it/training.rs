@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow::array::StringArray;
-use tamiz_model::{Checkpoint, Ended, Progress, Scorer, TrainConfig, eval, train};
+use tamiz_model::{Checkpoint, CompareConfig, Ended, Progress, Scorer, TrainConfig, default_weights, eval, train};
 use tempfile::TempDir;
 
 use super::support::{here, options};
@@ -318,20 +318,32 @@ fn validation_texts_are_not_learnt_from() {
 }
 
 #[test]
-fn the_committed_configuration_is_usable() {
-    let path = here().join("configs/default.toml");
-    let config = TrainConfig::read(&path).unwrap();
-    config.check().unwrap();
-    assert_eq!(config.heads[1].labels, tamiz_model::testing::TOPIC_LABELS);
+fn the_committed_configurations_are_usable() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(here().join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("[[contenders]]") {
+            CompareConfig::read(&path, Path::new("data")).unwrap();
+        } else if text.contains("[[sets]]") {
+            TrainConfig::read(&path).unwrap().check().unwrap();
+        } else {
+            continue;
+        }
+        seen += 1;
+    }
+    assert!(seen >= 4, "{seen} configurations");
 }
 
 #[test]
-fn the_committed_fine_tuning_configuration_is_usable() {
-    let path = here().join("configs/minilm.toml");
-    let config = TrainConfig::read(&path).unwrap();
-    config.check().unwrap();
-    let kept: Vec<&str> = (config.heads.iter().filter(|head| !head.auxiliary))
-        .map(|head| head.name.as_str())
-        .collect();
-    assert_eq!(kept, ["sentiment", "topic", "emotion", "offensive", "finance_topic"]);
+fn the_model_that_ships_has_the_heads_of_its_configuration() {
+    let config = TrainConfig::read(&here().join("configs/minilm.toml")).unwrap();
+    let heads = Checkpoint::open(&default_weights().unwrap()).unwrap().manifest.heads;
+    let kept = config.heads.iter().filter(|head| !head.auxiliary);
+    let labels = |name: &str, labels: &[String]| (name.to_owned(), labels.to_vec());
+    assert!(
+        kept.map(|head| labels(&head.name, &head.labels))
+            .eq(heads.iter().map(|head| labels(&head.name, &head.labels)))
+    );
+    assert_eq!(heads[1].labels, tamiz_model::testing::TOPIC_LABELS);
 }
