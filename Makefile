@@ -2,7 +2,7 @@
 # ARGS goes to the command: `make demo ARGS="--posts 20000"`, `make test ARGS="-p tamiz-udfs pii"`.
 ARGS ?=
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench faults
 .DEFAULT_GOAL := demo
 
 setup: ## tools, the .cache link, libtorch
@@ -21,3 +21,7 @@ check: setup ## format, lints, documentation, dependencies
 
 bench: setup ## measurements; results belong in benchmarks/results
 	@cargo bench --profile dev --workspace --bench stages --bench end_to_end $(ARGS)
+
+faults: ## what breaks, many times over, and whether the delivery holds; about an hour; writes benchmarks/results/faults.md
+	@scripts/setup tests
+	@scripts/faults $(ARGS)

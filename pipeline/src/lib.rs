@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod fault;
 pub mod flow;
 pub mod jobs;
 pub mod line;

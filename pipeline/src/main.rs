@@ -14,6 +14,7 @@ use tamiz::jobs::sql::harmless;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    tamiz::fault::listen();
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of a pipe has had enough: normal.

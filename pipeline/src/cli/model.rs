@@ -46,7 +46,7 @@ pub(super) enum Command {
     },
     /// Train a model.
     Train {
-        /// The run, as model/configs/default.toml.
+        /// The run, as model/configs/base.toml.
         #[arg(long)]
         config: PathBuf,
         /// The folder that the configuration's data paths start from.

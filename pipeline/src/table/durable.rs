@@ -24,6 +24,7 @@ use object_store::{
 use url::Url;
 
 use super::store::SYNC_OPTION;
+use crate::fault::crash_at;
 
 /// Builds the store of `file://` addresses.
 #[derive(Debug)]
@@ -65,7 +66,14 @@ impl ObjectStore for DurableFiles {
             PutMode::Update(_) => return self.files.put_opts(location, payload, options).await,
         };
         let path = self.files.path_to_filesystem(location)?;
+        let checkpoint = is_checkpoint(location);
+        if checkpoint {
+            crash_at("before_checkpoint");
+        }
         blocking(move || write(&path, &payload, create)).await?;
+        if checkpoint {
+            crash_at("after_checkpoint");
+        }
         Ok(PutResult {
             e_tag: None,
             version: None,
@@ -79,7 +87,12 @@ impl ObjectStore for DurableFiles {
     ) -> Result<Box<dyn MultipartUpload>> {
         let path = self.files.path_to_filesystem(location)?;
         let upload = self.files.put_multipart_opts(location, options).await?;
-        Ok(Box::new(DurableUpload { upload, path }))
+        let checkpoint = is_checkpoint(location);
+        Ok(Box::new(DurableUpload {
+            upload,
+            path,
+            checkpoint,
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -120,6 +133,7 @@ impl ObjectStore for DurableFiles {
 struct DurableUpload {
     upload: Box<dyn MultipartUpload>,
     path: PathBuf,
+    checkpoint: bool,
 }
 
 #[async_trait]
@@ -129,6 +143,9 @@ impl MultipartUpload for DurableUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
+        if self.checkpoint {
+            crash_at("before_checkpoint");
+        }
         let result = self.upload.complete().await?;
         let path = self.path.clone();
         blocking(move || {
@@ -138,12 +155,19 @@ impl MultipartUpload for DurableUpload {
             sync_parent(&path).map_err(|e| generic(&path, e))
         })
         .await?;
+        if self.checkpoint {
+            crash_at("after_checkpoint");
+        }
         Ok(result)
     }
 
     async fn abort(&mut self) -> Result<()> {
         self.upload.abort().await
     }
+}
+
+fn is_checkpoint(location: &Path) -> bool {
+    location.filename().is_some_and(|name| name.contains(".checkpoint"))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

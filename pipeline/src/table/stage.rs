@@ -15,6 +15,7 @@ use super::encode::{File, Layout};
 use super::error::TableError;
 use super::partitions::{self, Partition};
 use super::spec::TableSpec;
+use crate::fault::crash_at;
 
 /// Partitions encoded and uploaded at a time. Bounds the memory that finished files take while they wait for the store.
 const IN_FLIGHT: usize = 16;
@@ -124,6 +125,7 @@ impl Staging<'_> {
         let location = Path::parse(path).map_err(|e| failed(e.into()))?;
         let size = file.bytes.len() as i64;
         self.store.put(&location, file.bytes.into()).await.map_err(failed)?;
+        crash_at("mid_staging");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Add {
             path: path.to_owned(),

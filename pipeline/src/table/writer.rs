@@ -26,6 +26,7 @@ use super::read;
 use super::spec::TableSpec;
 use super::stage::{Staged, Staging};
 use super::store::{Location, Store};
+use crate::fault::{crash_at, fails_at};
 
 /// Attempts at one commit. With the waits between them that is about a minute.
 const MAX_ATTEMPTS: u32 = 12;
@@ -153,6 +154,7 @@ impl TableWriter {
         if let Some(ended) = self.standing(txns).await? {
             return Ok(ended);
         }
+        crash_at("before_staging");
         let store = self.location.log_store.object_store(None);
         let (spec, address, layout) = (&self.spec, self.location.address.as_str(), self.layout.clone());
         let staged = Staging {
@@ -163,6 +165,7 @@ impl TableWriter {
         }
         .stage(rows)
         .await?;
+        crash_at("staged");
         self.land(&staged, txns).await
     }
 
@@ -219,6 +222,12 @@ impl TableWriter {
             partition_by,
             predicate: None,
         };
+        crash_at("before_commit");
+        if fails_at("log_write_fails") {
+            return Err(DeltaTableError::generic(
+                "the log entry was not written: a test wanted it",
+            ));
+        }
         let written = CommitBuilder::from(properties)
             .with_actions(adds.iter().cloned().map(Action::Add).collect())
             .build(Some(&self.table), self.location.log_store.clone(), operation)
@@ -226,6 +235,10 @@ impl TableWriter {
             .await?
             .await?;
         let version = written.version;
+        crash_at("after_commit");
+        if fails_at("log_answer_lost") {
+            return Err(DeltaTableError::generic("no answer to the log entry: a test wanted it"));
+        }
         self.advance(
             version,
             written

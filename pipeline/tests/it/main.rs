@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_model;
 mod bad_use;
 mod doors;
+mod faults;
 mod files;
 mod full_disk;
 mod kill;

@@ -37,8 +37,17 @@ impl Broker {
 
     /// A new topic, deleted with the value. `options` are the topic's own.
     pub(crate) fn topic(&self, partitions: i32, options: &[(&str, &str)]) -> Topic {
+        self.new_topic((partitions, 1), options)
+    }
+
+    /// A new topic with so many copies of each partition.
+    pub(crate) fn replicated_topic(&self, partitions: i32, copies: i32) -> Topic {
+        self.new_topic((partitions, copies), &[])
+    }
+
+    fn new_topic(&self, (partitions, copies): (i32, i32), options: &[(&str, &str)]) -> Topic {
         let name = format!("it-{}", uuid::Uuid::new_v4());
-        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(copies));
         let new = options.iter().fold(new, |new, (key, value)| new.set(key, value));
         let made = futures::executor::block_on(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
         made[0].as_ref().unwrap();
