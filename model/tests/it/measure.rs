@@ -289,7 +289,7 @@ fn models_that_differ_have_no_average() {
     let dir = TempDir::new().unwrap();
     let (one, two) = (dir.path().join("1"), dir.path().join("2"));
     tiny_checkpoint_with(&one, 1, &tiny_heads()).unwrap();
-    tiny_checkpoint_with(&two, 2, &[Head::new("sentiment", vec!["bad".into(), "good".into()])]).unwrap();
+    tiny_checkpoint_with(&two, 2, &[Head::new("mood", vec!["bad".into(), "good".into()])]).unwrap();
     let error = average(&[&one, &two], &dir.path().join("mean"), Precision::Fp16)
         .unwrap_err()
         .to_string();
