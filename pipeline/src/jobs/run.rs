@@ -49,7 +49,12 @@ pub async fn run(
     loop {
         let line = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?;
         match once(config, line, &prefix, until, stop.child()).await {
-            Err(JobError::Flow(error)) if error.is_fenced() && !stop.is_set() => {
+            // The rows are another's now, and nothing is left to do for one who was told to stop.
+            Err(JobError::Flow(error)) if error.is_fenced() && stop.is_set() => {
+                tracing::info!(%error, "stopped");
+                return Ok(());
+            }
+            Err(JobError::Flow(error)) if error.is_fenced() => {
                 let wait = rand::rng().random_range(100..1_000);
                 tracing::warn!(%error, wait_millis = wait, "starting again from the tables' offsets");
                 tokio::time::sleep(Duration::from_millis(wait)).await;
