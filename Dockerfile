@@ -8,6 +8,10 @@ FROM rust:1.95-bookworm AS build
 ARG PROFILE=release
 ENV TAMIZ_CACHE=/cache
 WORKDIR /src
+# The Kafka client speaks TLS with the system's OpenSSL.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+ && rm -rf /var/lib/apt/lists/*
 # libtorch changes seldom: a layer of its own, before the sources.
 COPY scripts scripts
 RUN TAMIZ_LIBTORCH=cpu scripts/setup \
@@ -22,9 +26,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && cp -a model/weights/. /out/share/tamiz/weights/
 
 FROM debian:bookworm-slim
-# Roots for TLS to object stores and brokers.
+# OpenSSL for brokers, and roots for TLS to them and to object stores.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates \
+ && apt-get install -y --no-install-recommends ca-certificates libssl3 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --create-home --home-dir /var/lib/tamiz tamiz
 COPY --from=build /out/ /usr/local/

@@ -30,6 +30,7 @@ use tamiz::stages::decode::{Decode, Origin};
 use tamiz::stages::duplicates::Duplicates;
 use tamiz::stages::finish::finish;
 use tamiz::stages::language::Language;
+use tamiz::stages::late::Late;
 use tamiz::stages::noise::Noise;
 use tamiz::stages::normalize::Normalize;
 use tamiz::stages::validate::Validate;
@@ -62,16 +63,13 @@ impl Inputs {
         hashing.pii.default = Mode::Hash;
         let scrub = |config: &Config| config.scrub().map_err(anyhow::Error::msg);
         let validate = Validate::new(&config.validate).map_err(anyhow::Error::msg)?;
-        let chain: [(&str, Box<dyn Stage>); 6] = [
-            (
-                "decode",
-                Box::new(Decode::new(
-                    &config.mapping()?,
-                    config.validate.max_payload_bytes,
-                    Origin::File,
-                )),
-            ),
+        let mapping = config.mapping()?;
+        let naming = config.naming(&mapping).map_err(anyhow::Error::msg)?;
+        let decode = Decode::new(&mapping, config.validate.max_payload_bytes, Origin::File, naming);
+        let chain: [(&str, Box<dyn Stage>); 7] = [
+            ("decode", Box::new(decode)),
             ("validate", Box::new(validate)),
+            ("late", Box::new(Late::new(config.late))),
             ("normalize", Box::new(Normalize)),
             ("language", Box::new(Language::new(config.language.clone()))),
             ("noise", Box::new(Noise::new(config.noise.clone()))),
@@ -116,8 +114,10 @@ fn finished(config: &Config, source: &RecordBatch) -> Result<RecordBatch> {
         rows: source.clone(),
         source: source.clone(),
         rejects: Vec::new(),
+        deletes: Vec::new(),
         offsets: BTreeMap::new(),
         read_at: Instant::now(),
+        trace: tamiz::observe::traces::batch(source.num_rows(), 0, 0),
         permit: Permit::unbounded(0),
     };
     let batch = apply_one(line.duplicates.as_ref(), line.chain.apply(batch)?, &stats)?;

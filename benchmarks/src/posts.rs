@@ -135,6 +135,7 @@ impl Feed {
                 Arc::new(TimestampMicrosecondArray::new_null(rows).with_timezone("UTC")),
                 Arc::new(moment(now_micros(), rows)),
                 Arc::new(BinaryArray::from_iter_values(payloads)),
+                Arc::new(BinaryArray::new_null(rows)),
             ],
         )?)
     }

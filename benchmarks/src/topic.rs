@@ -26,7 +26,7 @@ impl Topic {
     pub async fn fill(brokers: &str, archive: &Path) -> Result<Topic> {
         let mut config = load(None, std::iter::empty())?;
         config.source.kafka.brokers = brokers.into();
-        let admin: AdminClient<_> = config.source.kafka.client().create()?;
+        let admin: AdminClient<_> = config.source.kafka.client()?.config().create()?;
         let topic = Topic {
             name: format!("tamiz-benchmark-{}", std::process::id()),
             admin,

@@ -1,5 +1,6 @@
 //! What can go wrong here, in one sentence each: what failed, on what, and what to do next.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,9 +142,19 @@ pub enum ScoreError {
     /// The tokenizer refused a text.
     #[error("the tokenizer failed: {0}")]
     Tokenize(Arc<str>),
-    /// The forward pass failed, out of memory for instance; every caller of that batch gets this.
-    #[error("the model failed on a batch ({0}): lower the scorer's batch_tokens if memory ran out")]
-    Forward(Arc<str>),
+    /// Single texts failed, alone and after smaller batches were tried; [`crate::Scorer::score_each`] tells which.
+    #[error("the model failed on {failed} of {rows} texts ({reason})")]
+    Rows {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        rows: usize,
+        /// What libtorch said of the first.
+        reason: Arc<str>,
+    },
+    /// The model fails on everything: the device is gone, or its memory is taken. No text is to blame.
+    #[error("the model cannot work ({0}): look at the device and its memory, then start again")]
+    Broken(Arc<str>),
 }
 
 /// Runs `work` on tensors and turns a failure inside libtorch into an error.
@@ -151,7 +162,10 @@ pub enum ScoreError {
 /// The operators of `tch` that read like mathematics panic where libtorch throws (out of memory, wrong shape); this is the one
 /// place that catches it, so that the forward pass stays readable and nothing above it has to expect a panic.
 pub(crate) fn guard<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<T, ModelError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+    let around = GUARDED.replace(true);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    GUARDED.set(around);
+    done.map_err(|panic| {
         let said = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -162,6 +176,22 @@ pub(crate) fn guard<T>(doing: &'static str, work: impl FnOnce() -> T) -> Result<
             reason: first_line(said),
         }
     })
+}
+
+thread_local! {
+    /// Whether a panic of this thread would be caught and told as an error.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics that become errors from being printed as well: a batch that is halved ten times would be told ten times. For a
+/// program's `main`; panics elsewhere are printed as before.
+pub fn print_no_caught_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !GUARDED.get() {
+            print(panic);
+        }
+    }));
 }
 
 /// libtorch appends its C++ stack to every message; only the first line is for people.

@@ -16,15 +16,13 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::eval::cores;
 use crate::network::Network;
+use crate::rescue::Logits;
 
 /// A lane costs memory for its batch; with more cores than this, each lane has several.
 const MOST_LANES: usize = 8;
 
 /// Batches per lane that are handed out at once: lanes that are done early take what is left.
 const BATCHES_PER_LANE: usize = 4;
-
-/// Logits per head, row-major, of one batch.
-type Logits = Result<Vec<Vec<f32>>, ModelError>;
 
 /// The lanes of one model.
 pub(crate) struct Lanes {

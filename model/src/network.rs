@@ -177,6 +177,10 @@ impl Network {
         if rows.is_empty() {
             return Err(ModelError::Config("a batch needs at least one row".to_owned()));
         }
+        #[cfg(feature = "failpoints")]
+        if let Some(error) = crate::failpoint::injected(rows) {
+            return Err(error);
+        }
         let _no_gradients = tch::no_grad_guard();
         let batch = pad(rows, self.padding_id, self.store.device())?;
         let heads = guard("scoring a batch", || self.classifier.forward(&batch, Mode::Infer))?;

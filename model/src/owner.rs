@@ -1,23 +1,32 @@
 //! The thread that owns the model: it takes what is queued, orders it by length, computes, and answers.
+//!
+//! A batch that fails takes no other down: it is done again in pieces ([`crate::rescue`]), and the batches after it are smaller.
 
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use arrow::array::{BooleanArray, Int32Array};
+use arrow::buffer::NullBuffer;
+use tch::Device;
 
 use crate::batching::cut;
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, ScoreError};
 use crate::lanes::Lanes;
 use crate::network::Network;
+use crate::rescue::{Fault, Spare, Way, Ways, rescue};
 use crate::scorer::{Counters, Permit, Reply, ScorerOptions};
-use crate::scores::{Head, HeadScores, Scores, softmax};
+use crate::scores::{FailedRow, Head, HeadScores, Scored, Scores, softmax};
 use crate::tokenizer::Encoded;
 
 /// Batches' worth of tokens taken from the queue at once: enough that rows of equal length find each other, not so many that a
 /// small request waits long for a large one.
 const WINDOW_BATCHES: usize = 4;
+
+/// After memory ran out, so many batches must pass before larger ones are tried again. Each try that fails costs a pass.
+const CALM_BATCHES: usize = 256;
 
 /// What the thread is asked for.
 pub(crate) enum Work {
@@ -30,14 +39,16 @@ pub(crate) enum Work {
 /// One caller's column.
 pub(crate) struct Job {
     encoded: Encoded,
+    refused: Vec<FailedRow>, // by the tokenizer
     reply: Reply,
     _permit: Permit, // gives the queue's room back when the job is answered or dropped
 }
 
 impl Job {
-    pub(crate) fn new(encoded: Encoded, permit: Permit, reply: Reply) -> Self {
+    pub(crate) fn new((encoded, refused): (Encoded, Vec<FailedRow>), permit: Permit, reply: Reply) -> Self {
         Job {
             encoded,
+            refused,
             reply,
             _permit: permit,
         }
@@ -53,7 +64,7 @@ pub(crate) fn start(
     let (jobs, queue) = mpsc::channel();
     let (ready, loaded) = mpsc::channel();
     let run = move || {
-        let owner = match Owner::new(&checkpoint, &options, counters) {
+        let owner = match Owner::new(checkpoint, &options, counters) {
             Ok(owner) => owner,
             Err(error) => return drop(ready.send(Err(error))),
         };
@@ -78,7 +89,16 @@ struct Owner {
     lanes: Lanes,
     heads: Vec<Arc<Head>>,
     batch_tokens: usize,
+    limit: Cell<Limit>,
+    spare: Option<Spare>,
     counters: Arc<Counters>,
+}
+
+/// What one batch may hold. It shrinks when memory runs out.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    tokens: usize,
+    calm: usize, // batches since it last changed
 }
 
 /// A row in the window: which job, which row of it.
@@ -88,11 +108,12 @@ type Place = (usize, usize);
 struct Open {
     job: Job,
     probabilities: Vec<Vec<f32>>, // per head (rows, labels)
+    refused: Vec<FailedRow>,
     failed: Option<ScoreError>,
 }
 
 impl Owner {
-    fn new(checkpoint: &Checkpoint, options: &ScorerOptions, counters: Arc<Counters>) -> Result<Self, ModelError> {
+    fn new(checkpoint: Checkpoint, options: &ScorerOptions, counters: Arc<Counters>) -> Result<Self, ModelError> {
         let heads = checkpoint.identity().heads;
         if heads.is_empty() {
             return Err(ModelError::Config(format!(
@@ -100,13 +121,20 @@ impl Owner {
                 checkpoint.config.name
             )));
         }
-        let network = checkpoint.load(options.device.resolve()?)?;
+        let device = options.device.resolve()?;
+        let network = checkpoint.load(device)?;
         let lanes = Lanes::new(&network, &checkpoint.config, options.threads)?;
+        let limit = Limit {
+            tokens: lanes.share_of(options.batch_tokens),
+            calm: 0,
+        };
         Ok(Owner {
             network,
             lanes,
             heads,
             batch_tokens: options.batch_tokens,
+            limit: Cell::new(limit),
+            spare: (options.cpu_fallback && device != Device::Cpu).then(|| Spare::new(checkpoint)),
             counters,
         })
     }
@@ -150,16 +178,21 @@ impl Owner {
         let length = |&(job, row): &Place| open[job].job.encoded.row(row).len();
         places.sort_by_key(length); // stable: equal lengths keep their order, so that memory is read forwards
         let lengths: Vec<usize> = places.iter().map(length).collect();
-        let batches = cut(&lengths, self.lanes.share_of(self.batch_tokens));
-        for wave in batches.chunks(self.lanes.at_once()) {
-            self.run(&mut open, wave.iter().map(|batch| &places[batch.clone()]));
+        let mut done = 0;
+        while done < places.len() {
+            // Cut anew for each wave: a batch that failed in the last one made the limit smaller.
+            let batches = cut(&lengths[done..], self.limit.get().tokens);
+            let wave = &batches[..batches.len().min(self.lanes.at_once())];
+            let here = &places[done..];
+            self.run(&mut open, wave.iter().map(|batch| &here[batch.clone()]));
+            done += wave.last().map_or(here.len(), |batch| batch.end);
         }
         for entry in open {
             self.answer(entry);
         }
     }
 
-    fn open(&self, job: Job) -> Open {
+    fn open(&self, mut job: Job) -> Open {
         let rows = job.encoded.len();
         let probabilities = self
             .heads
@@ -167,6 +200,7 @@ impl Owner {
             .map(|head| vec![0.0; rows * head.labels.len()])
             .collect();
         Open {
+            refused: std::mem::take(&mut job.refused),
             job,
             probabilities,
             failed: None,
@@ -191,25 +225,94 @@ impl Owner {
         rows.iter().for_each(|rows| self.count(rows));
         let started = Instant::now();
         let results = self.lanes.logits(&self.network, &rows);
-        self.counters
-            .model_nanos
-            .fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        for (places, result) in batches.iter().zip(results) {
-            match result {
-                Ok(logits) => self.distribute(open, places, logits),
-                Err(error) => {
-                    let error = ScoreError::Forward(error.to_string().into());
-                    places
-                        .iter()
-                        .for_each(|&(job, _)| open[job].failed = Some(error.clone()));
+        add(&self.counters.model_nanos, started.elapsed().as_nanos() as usize);
+        let failures: Vec<(usize, ModelError)> = (0..)
+            .zip(results)
+            .filter_map(|(batch, result)| match result {
+                Ok(logits) => {
+                    self.distribute(open, &batches[batch], logits);
+                    None
                 }
+                Err(error) => Some((batch, error)),
+            })
+            .collect();
+        self.breathe(batches.len() - failures.len());
+        // After the others: their memory is free again.
+        for (batch, error) in failures {
+            self.save(open, &batches[batch], error);
+        }
+    }
+
+    /// Does a failed batch again in pieces. What cannot be saved fails for its own job only, unless no row is to blame.
+    fn save(&self, open: &mut [Open], places: &[Place], error: ModelError) {
+        self.shrink(open, places, &error);
+        let row = |&(job, row): &Place| open[job].job.encoded.row(row);
+        let rows: Vec<&[u32]> = places.iter().map(row).collect();
+        let spare = self.spare.as_ref().map(|spare| |rows: &[&[u32]]| spare.logits(rows));
+        let ways = Ways {
+            model: &|rows| self.network.logits(rows),
+            spare: spare.as_ref().map(|spare| spare as Way),
+        };
+        let started = Instant::now();
+        let rescued = rescue(&ways, &rows, error);
+        add(&self.counters.model_nanos, started.elapsed().as_nanos() as usize);
+        add(&self.counters.split_batches, 1);
+        match rescued {
+            Ok(rescued) => {
+                add(&self.counters.spared_rows, rescued.spared);
+                add(&self.counters.failed_rows, rescued.failed.len());
+                for (piece, logits) in rescued.pieces {
+                    self.distribute(open, &places[piece], logits);
+                }
+                for (place, reason) in rescued.failed {
+                    let (job, row) = places[place];
+                    let reason = reason.into();
+                    open[job].refused.push(FailedRow { row, reason });
+                }
+            }
+            Err(error) => {
+                let error = ScoreError::Broken(error.to_string().into());
+                let jobs = places.iter().map(|&(job, _)| job);
+                jobs.for_each(|job| open[job].failed = Some(error.clone()));
             }
         }
     }
 
+    /// Makes the next batches smaller where memory ran out.
+    fn shrink(&self, open: &[Open], places: &[Place], error: &ModelError) {
+        if Fault::of(error) != Fault::Memory || places.len() < 2 {
+            return;
+        }
+        let length = |&(job, row): &Place| open[job].job.encoded.row(row).len();
+        let tokens = places.iter().map(length).max().unwrap_or(0) * places.len();
+        let limit = (tokens / 2).clamp(1, self.limit.get().tokens);
+        self.limit.set(Limit { tokens: limit, calm: 0 });
+        tracing::warn!(
+            tokens,
+            limit,
+            "the model ran out of memory on a batch: it is done in pieces, and the next batches are smaller; a lower \
+             `batch_tokens` avoids this"
+        );
+    }
+
+    /// Lets batches grow again when many have passed.
+    fn breathe(&self, batches: usize) {
+        let Limit { tokens, calm } = self.limit.get();
+        let most = self.lanes.share_of(self.batch_tokens);
+        if tokens >= most {
+            return;
+        }
+        let calm = calm + batches;
+        self.limit.set(match calm >= CALM_BATCHES {
+            true => Limit {
+                tokens: (tokens * 2).min(most),
+                calm: 0,
+            },
+            false => Limit { tokens, calm },
+        });
+    }
+
     fn count(&self, rows: &[&[u32]]) {
-        let add =
-            |counter: &std::sync::atomic::AtomicU64, amount: usize| counter.fetch_add(amount as u64, Ordering::Relaxed);
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
         add(&self.counters.rows, rows.len());
         add(&self.counters.tokens, rows.iter().map(|row| row.len()).sum());
@@ -231,26 +334,53 @@ impl Owner {
         let Open {
             job,
             probabilities,
+            mut refused,
             failed,
         } = entry;
         let encoded = &job.encoded;
+        refused.sort_by_key(|failed| failed.row);
+        let nulls = without(encoded.nulls(), encoded.len(), &refused);
+        let scores = || Scores {
+            n_tokens: Int32Array::new(
+                (0..encoded.len()).map(|row| encoded.row(row).len() as i32).collect(),
+                nulls.clone(),
+            ),
+            truncated: BooleanArray::new(
+                (0..encoded.len()).map(|row| encoded.truncated(row)).collect(),
+                nulls.clone(),
+            ),
+            heads: (self.heads.iter().zip(probabilities))
+                .map(|(head, probabilities)| HeadScores::new(head.clone(), probabilities, nulls.clone()))
+                .collect(),
+        };
         let result = match failed {
             Some(error) => Err(error),
-            None => Ok(Scores {
-                n_tokens: Int32Array::new(
-                    (0..encoded.len()).map(|row| encoded.row(row).len() as i32).collect(),
-                    encoded.nulls().cloned(),
-                ),
-                truncated: BooleanArray::new(
-                    (0..encoded.len()).map(|row| encoded.truncated(row)).collect(),
-                    encoded.nulls().cloned(),
-                ),
-                heads: (self.heads.iter().zip(probabilities))
-                    .map(|(head, probabilities)| HeadScores::new(head.clone(), probabilities, encoded.nulls().cloned()))
-                    .collect(),
+            None => Ok(Scored {
+                scores: scores(),
+                failed: refused,
             }),
         };
         // The caller may have hung up meanwhile; then nobody wants the answer.
         drop(job.reply.send(result));
     }
 }
+
+/// Rows that failed have no scores, as NULL texts have none.
+fn without(nulls: Option<&NullBuffer>, rows: usize, failed: &[FailedRow]) -> Option<NullBuffer> {
+    if failed.is_empty() {
+        return nulls.cloned();
+    }
+    let mut valid: Vec<bool> = (0..rows)
+        .map(|row| nulls.is_none_or(|nulls| nulls.is_valid(row)))
+        .collect();
+    failed.iter().for_each(|failed| valid[failed.row] = false);
+    Some(valid.into())
+}
+
+fn add(counter: &AtomicU64, amount: usize) {
+    counter.fetch_add(amount as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+#[path = "owner_tests.rs"]
+mod tests;

@@ -21,8 +21,8 @@ use crate::device::DeviceChoice;
 use crate::error::{ModelError, ScoreError};
 use crate::network::Network;
 use crate::owner::{self, Job, Work};
-use crate::scores::{Head, ModelIdentity, Scores};
-use crate::tokenizer::Tokenizer;
+use crate::scores::{FailedRow, Head, ModelIdentity, Scored, Scores};
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// How a scorer runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct ScorerOptions {
     pub queue_rows: usize,
     /// Processor threads of the model, each of which works on batches of its own; one per core when absent.
     pub threads: Option<usize>,
+    /// A text that an accelerator cannot do alone is scored on the processor, which takes long; otherwise it has no scores.
+    pub cpu_fallback: bool,
 }
 
 impl Default for ScorerOptions {
@@ -45,6 +47,7 @@ impl Default for ScorerOptions {
             batch_tokens: 4096,
             queue_rows: 16_384,
             threads: None,
+            cpu_fallback: false,
         }
     }
 }
@@ -64,6 +67,14 @@ pub struct ScorerStats {
     pub model_seconds: f64,
     /// Seconds in tokenization, summed over calls.
     pub tokenize_seconds: f64,
+    /// Forward passes that failed and were done again in pieces.
+    pub split_batches: u64,
+    /// Texts that only the processor could do, where that is allowed.
+    pub spared_rows: u64,
+    /// Texts that failed alone.
+    pub failed_rows: u64,
+    /// Rows that wait or are in work now.
+    pub queued_rows: u64,
 }
 
 /// The counters behind [`ScorerStats`].
@@ -75,6 +86,9 @@ pub(crate) struct Counters {
     pub(crate) batches: AtomicU64,
     pub(crate) model_nanos: AtomicU64,
     pub(crate) tokenize_nanos: AtomicU64,
+    pub(crate) split_batches: AtomicU64,
+    pub(crate) spared_rows: AtomicU64,
+    pub(crate) failed_rows: AtomicU64,
 }
 
 /// A handle to a loaded model. Clones share one owner thread, which ends when the last of them is dropped.
@@ -146,8 +160,16 @@ impl Scorer {
     /// Scores a column; results come in its order. Dropping the future gives the work up.
     ///
     /// # Errors
-    /// When tokenization or the forward pass fails, for this call only.
+    /// When a text fails, or the model, for this call only.
     pub async fn score(&self, texts: &StringArray) -> Result<Scores, ScoreError> {
+        all(self.score_each(texts).await?)
+    }
+
+    /// As [`Scorer::score`], where single texts may fail: they have no scores, and are named.
+    ///
+    /// # Errors
+    /// Only when no text is to blame: the device is gone, or the scorer has stopped.
+    pub async fn score_each(&self, texts: &StringArray) -> Result<Scored, ScoreError> {
         let permit = self.reserve(texts.len()).await?;
         let (reply, result) = oneshot::channel();
         let (scorer, texts) = (self.clone(), texts.clone());
@@ -168,7 +190,7 @@ impl Scorer {
         let permit = wait(self.reserve(texts.len()))?;
         let (reply, result) = oneshot::channel();
         self.submit(texts, permit, reply);
-        wait(result).map_err(|_| ScoreError::Stopped)?
+        all(wait(result).map_err(|_| ScoreError::Stopped)??)
     }
 
     /// The tokens the model reads of every text, its own markers included; NULL for NULL.
@@ -228,6 +250,10 @@ impl Scorer {
             batches: get(&counters.batches),
             model_seconds: get(&counters.model_nanos) as f64 / 1e9,
             tokenize_seconds: get(&counters.tokenize_nanos) as f64 / 1e9,
+            split_batches: get(&counters.split_batches),
+            spared_rows: get(&counters.spared_rows),
+            failed_rows: get(&counters.failed_rows),
+            queued_rows: (self.shared.queue_rows - self.shared.room.available_permits()) as u64,
         }
     }
 
@@ -241,7 +267,7 @@ impl Scorer {
     /// Tokenizes on the current thread and rayon's, and hands over to the owner.
     fn submit(&self, texts: &StringArray, permit: Permit, reply: Reply) {
         let started = Instant::now();
-        let encoded = self.shared.tokenizer.encode(texts);
+        let encoded = encode(&self.shared.tokenizer, texts);
         self.shared
             .counters
             .tokenize_nanos
@@ -255,7 +281,41 @@ impl Scorer {
 }
 
 pub(crate) type Permit = tokio::sync::OwnedSemaphorePermit;
-pub(crate) type Reply = oneshot::Sender<Result<Scores, ScoreError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Scored, ScoreError>>;
+
+/// The scores of all texts, or the error of the first that has none.
+fn all(scored: Scored) -> Result<Scores, ScoreError> {
+    match scored.failed.first() {
+        None => Ok(scored.scores),
+        Some(first) => Err(ScoreError::Rows {
+            failed: scored.failed.len(),
+            rows: scored.scores.n_tokens.len(),
+            reason: first.reason.clone(),
+        }),
+    }
+}
+
+/// Tokenizes a column. Texts that the tokenizer refuses are left out and named; where it refuses all, it is not the texts.
+fn encode(tokenizer: &Tokenizer, texts: &StringArray) -> Result<(Encoded, Vec<FailedRow>), ScoreError> {
+    let error = match tokenizer.encode(texts) {
+        Ok(encoded) => return Ok((encoded, Vec::new())),
+        Err(error) => error,
+    };
+    let refused = |row: &usize| tokenizer.encode(&texts.slice(*row, 1)).is_err();
+    let refused: Vec<usize> = (0..texts.len()).filter(refused).collect();
+    if refused.len() == texts.len() - texts.null_count() {
+        return Err(error);
+    }
+    let kept = |row| (texts.is_valid(row) && !refused.contains(&row)).then(|| texts.value(row));
+    let kept: StringArray = (0..texts.len()).map(kept).collect();
+    // Not the tokenizer's words: they may be those of the text.
+    let reason: Arc<str> = "the tokenizer refused the text".into();
+    let failed = refused.iter().map(|&row| FailedRow {
+        row,
+        reason: reason.clone(),
+    });
+    Ok((tokenizer.encode(&kept)?, failed.collect()))
+}
 
 /// Polls a future on this thread, parked in between. Unlike tokio's own blocking calls this works inside a runtime too;
 /// `unconstrained` keeps the caller task's budget from starving it there.

@@ -73,6 +73,24 @@ pub struct Scores {
     pub heads: Vec<HeadScores>,
 }
 
+/// A text that has no scores although the model works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRow {
+    /// Its place in the column.
+    pub row: usize,
+    /// Why; never words of the text.
+    pub reason: Arc<str>,
+}
+
+/// Scores of a column of which single texts may have failed.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// As for a column in which the texts that failed are NULL.
+    pub scores: Scores,
+    /// Those texts, in order.
+    pub failed: Vec<FailedRow>,
+}
+
 impl Scores {
     /// The scores of the head of that name.
     pub fn head(&self, name: &str) -> Option<&HeadScores> {

@@ -55,6 +55,21 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// Rows of these ids, none NULL, none cut.
+    #[cfg(test)]
+    pub(crate) fn of_ids(rows: &[Vec<u32>]) -> Self {
+        let ends = rows.iter().scan(0, |end, row| {
+            *end += row.len();
+            Some(*end)
+        });
+        Encoded {
+            ids: rows.concat(),
+            offsets: std::iter::once(0).chain(ends).collect(),
+            truncated: vec![false; rows.len()],
+            nulls: None,
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.truncated.len()

@@ -7,6 +7,8 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::stages::deletes::Named;
+
 /// A partition of a Kafka topic; for a batch job, a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
@@ -28,6 +30,8 @@ pub struct Range {
     pub next: i64,
     /// Which assignment of the partition this was read under; a new one means the partition went away and came back.
     pub epoch: u64,
+    /// The broker's time of the first row, in microseconds since 1970, where it has one.
+    pub stamped_micros: Option<i64>,
 }
 
 /// Offsets covered, by partition.
@@ -46,6 +50,17 @@ pub struct Reject {
     pub detail: String,
 }
 
+/// A post that its source takes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delete {
+    /// Index of the row in the batch as it was read.
+    pub row: u32,
+    /// Of which source; of any where that is not known.
+    pub source: Option<String>,
+    /// Which post.
+    pub named: Named,
+}
+
 /// What flows from the source to the sink. `offsets` covers every input row, the rejected ones too.
 #[derive(Debug)]
 pub struct Batch {
@@ -55,10 +70,14 @@ pub struct Batch {
     pub source: RecordBatch,
     /// The rows refused so far.
     pub rejects: Vec<Reject>,
+    /// The rows that took posts back.
+    pub deletes: Vec<Delete>,
     /// What this batch covers.
     pub offsets: Offsets,
     /// When the source closed the batch.
     pub read_at: Instant,
+    /// Its trace; ends when the batch is dropped, which is after the commit.
+    pub trace: tracing::Span,
     /// Its share of the byte budget; given back when the batch is dropped, which is after the commit.
     pub permit: Permit,
 }

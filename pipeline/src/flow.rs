@@ -16,10 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Batch, Item};
 use crate::line::Line;
+use crate::registry::{Registry, RegistryError};
 use crate::sink::{Sink, SinkError, SinkItem};
 use crate::source::{SourceError, Stop};
 use crate::stage::{StageError, apply_one};
-use crate::stages::finish::finish;
+use crate::stages::finish::{Finished, finish};
 
 /// Batches between source and stages.
 pub const SOURCE_QUEUE: usize = 8;
@@ -37,6 +38,9 @@ pub enum FlowError {
     /// A stage.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The schema registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The sink.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -63,6 +67,7 @@ where
     S: FnOnce(&Stop) -> Result<(), SourceError> + Send + 'static,
 {
     let (to_sink, from_line) = mpsc::channel(SINK_QUEUE);
+    line.stats.watch().gauges.queue("sink", &to_sink);
     let source_stop = stop.clone();
     let (ended, source_end) = oneshot::channel();
     std::thread::Builder::new()
@@ -74,7 +79,7 @@ where
         })?;
     let mut sink = tokio::spawn(sink.run(from_line));
     let worked = {
-        let work = pump(items, line, to_sink);
+        let work = pump(items, line, to_sink, stop.clone());
         tokio::pin!(work);
         tokio::select! {
             worked = &mut work => worked,
@@ -99,8 +104,13 @@ where
     }
 }
 
-async fn pump(items: mpsc::Receiver<Item>, line: Line, to_sink: mpsc::Sender<SinkItem>) -> Result<(), FlowError> {
-    let mut finished = std::pin::pin!(enriched(items, line));
+async fn pump(
+    items: mpsc::Receiver<Item>,
+    line: Line,
+    to_sink: mpsc::Sender<SinkItem>,
+    stop: Stop,
+) -> Result<(), FlowError> {
+    let mut finished = std::pin::pin!(enriched(items, line, stop));
     while let Some(item) = finished.next().await {
         if to_sink.send(item?).await.is_err() {
             // The sink has failed and says why.
@@ -110,12 +120,23 @@ async fn pump(items: mpsc::Receiver<Item>, line: Line, to_sink: mpsc::Sender<Sin
     Ok(())
 }
 
+/// One batch through the same line, by itself: for rows that no source delivers.
+pub(crate) async fn alone(line: &Line, batch: Batch, stop: &Stop) -> Result<Finished, FlowError> {
+    fetch_schemas(line.registry.as_deref(), &batch, stop).await?;
+    let chain = line.chain.clone();
+    let batch = on_rayon(move || chain.apply(batch)).await?;
+    let batch = apply_one(line.duplicates.as_ref(), batch, &line.stats)?;
+    let batch = line.scoring.apply(batch, &line.stats).await?;
+    Ok(finish(batch, &line.rules, &line.stats)?)
+}
+
 /// The line as one expression.
-fn enriched(items: mpsc::Receiver<Item>, line: Line) -> impl Stream<Item = Result<SinkItem, FlowError>> {
+fn enriched(items: mpsc::Receiver<Item>, line: Line, stop: Stop) -> impl Stream<Item = Result<SinkItem, FlowError>> {
     let Line {
         chain,
         duplicates,
         scoring,
+        registry,
         rules,
         stats,
     } = line;
@@ -127,12 +148,18 @@ fn enriched(items: mpsc::Receiver<Item>, line: Line) -> impl Stream<Item = Resul
     })
     .inspect(move |item| {
         if let Item::Batch(batch) = item {
-            read_stats.read(batch.rows.num_rows(), batch.permit.bytes);
+            read_stats.read(batch);
         }
     })
     .map(move |item| {
-        let chain = chain.clone();
-        async move { each(item, |batch| on_rayon(move || chain.apply(batch))).await }
+        let (chain, registry, stop) = (chain.clone(), registry.clone(), stop.clone());
+        async move {
+            each(item, async |batch| {
+                fetch_schemas(registry.as_deref(), &batch, &stop).await?;
+                on_rayon(move || chain.apply(batch)).await
+            })
+            .await
+        }
     })
     .buffered(width)
     .map(move |item| map(item?, |batch| Ok(apply_one(duplicates.as_ref(), batch, &stats)?)))
@@ -164,6 +191,14 @@ fn map(item: Item, work: impl FnOnce(Batch) -> Result<Batch, FlowError>) -> Resu
     match item {
         Item::Batch(batch) => Ok(Item::Batch(Box::new(work(*batch)?))),
         flush => Ok(flush),
+    }
+}
+
+/// Has the schemas at hand that the batch's payloads name: stages do no I/O.
+async fn fetch_schemas(registry: Option<&Registry>, batch: &Batch, stop: &Stop) -> Result<(), FlowError> {
+    match registry {
+        Some(registry) => Ok(registry.prepare(&batch.rows, stop).await?),
+        None => Ok(()),
     }
 }
 

@@ -8,13 +8,19 @@
 
 pub mod batch;
 pub mod config;
+pub mod deletes;
 pub mod fault;
 pub mod flow;
+mod http;
 pub mod jobs;
+pub mod letter_topic;
 pub mod line;
+pub mod observe;
+pub mod registry;
 pub mod sink;
 pub mod source;
 pub mod stage;
 pub mod stages;
 pub mod stats;
 pub mod table;
+pub mod tables;

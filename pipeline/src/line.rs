@@ -6,14 +6,17 @@ use arrow::datatypes::{DataType, SchemaRef};
 use tamiz_model::Scorer;
 
 use crate::config::{Config, ConfigError, Problem};
+use crate::registry::Registry;
 use crate::source;
 use crate::stage::{Chain, Stage};
 use crate::stages::decode::{Decode, Origin};
 use crate::stages::duplicates::Duplicates;
 use crate::stages::finish::DeadLetterRules;
 use crate::stages::language::Language;
+use crate::stages::late::Late;
 use crate::stages::noise::Noise;
 use crate::stages::normalize::Normalize;
+use crate::stages::payloads::Payloads;
 use crate::stages::score::Scoring;
 use crate::stages::validate::Validate;
 use crate::stats::Stats;
@@ -26,6 +29,8 @@ pub struct Line {
     pub duplicates: Arc<dyn Stage>,
     /// The model.
     pub scoring: Scoring,
+    /// Fetches the schemas of payloads before they are decoded.
+    pub registry: Option<Arc<Registry>>,
     /// What becomes of rejects.
     pub rules: DeadLetterRules,
     /// The counters.
@@ -55,9 +60,17 @@ impl Line {
             }])
         };
         let mapping = config.mapping()?;
+        // Files are JSON lines or Parquet, whatever the topic's messages are.
+        let (payloads, registry) = match origin {
+            Origin::Kafka => Payloads::of(&config.input, &mapping).map_err(|(key, message)| wrong(key, message))?,
+            Origin::File => (Payloads::json(&mapping), None),
+        };
+        let naming = config.naming(&mapping).map_err(|message| wrong("pii", message))?;
+        let decode = Decode::new(&mapping, config.validate.max_payload_bytes, origin, naming);
         let stages: Vec<Arc<dyn Stage>> = vec![
-            Arc::new(Decode::new(&mapping, config.validate.max_payload_bytes, origin)),
+            Arc::new(decode.with(payloads)),
             Arc::new(Validate::new(&config.validate).map_err(|message| wrong("validate", message))?),
+            Arc::new(Late::new(config.late)),
             Arc::new(Normalize),
             Arc::new(Language::new(config.language.clone())),
             Arc::new(Noise::new(config.noise.clone())),
@@ -73,6 +86,7 @@ impl Line {
             chain,
             duplicates,
             scoring,
+            registry,
             rules: config.dead_letter_rules(),
             stats,
         })

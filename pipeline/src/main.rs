@@ -14,6 +14,7 @@ use tamiz::jobs::sql::harmless;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    tamiz_model::print_no_caught_panics();
     tamiz::fault::listen();
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,9 +2,12 @@
 //!
 //! Dead letters are committed before posts. So the posts table's offsets alone say where to resume: every dead letter
 //! of an offset below them is safe, and one committed just before a crash is recognised by the dead-letter table's own
-//! offsets when its row is read again. A batch without dead letters costs one commit, not two.
+//! offsets when its row is read again. A batch without dead letters costs one commit, not two. Deletes are committed
+//! between the two, for the same reason; they need no offsets, since one that is there twice means the same.
 //!
 //! Architecture Invariant: a batch's share of the byte budget is given back only after its rows are committed.
+
+mod commit;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -14,13 +17,15 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
-use crate::batch::{Offsets, Permit, TopicPartition};
+use crate::batch::{Offsets, TopicPartition};
+use crate::letter_topic::LetterTopicError;
 use crate::source::kafka::Committed as CommittedOffsets;
 use crate::stages::finish::{Finished, Origins};
-use crate::stats::{CommitCount, Stats};
-use crate::table::{Committed, TableError, TableWriter, TxnRange, Txns};
+use crate::stats::Stats;
+use crate::table::{TableError, TxnRange, Txns};
+pub use crate::tables::{Tables, app_id};
+use commit::{Commit, Flushed, Pending, commit, landed};
 
 /// What the sink is sent.
 #[derive(Debug)]
@@ -49,6 +54,9 @@ pub enum SinkError {
     /// Another writer has committed these offsets: what was read since must be read again.
     #[error("another process committed `{0}` meanwhile: its rows are read again from there")]
     Fenced(String),
+    /// The topic of dead letters.
+    #[error(transparent)]
+    LetterTopic(#[from] LetterTopicError),
     /// Arrow refused.
     #[error("cannot filter rows")]
     Arrow(#[from] arrow::error::ArrowError),
@@ -71,19 +79,6 @@ pub enum SinkError {
     },
 }
 
-/// Both tables, and how offsets are named in them.
-pub struct Tables {
-    /// `posts`.
-    pub posts: TableWriter,
-    /// `dead_letters`.
-    pub dead_letters: TableWriter,
-}
-
-/// Name under which a table keeps a partition's offset: `{pipeline}/{cluster}/{topic}/{partition}`.
-pub fn app_id(prefix: &str, at: &TopicPartition) -> String {
-    format!("{prefix}/{}/{}", at.topic, at.partition)
-}
-
 /// What one table knows of one partition.
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -99,36 +94,24 @@ pub struct Sink {
     stats: Arc<Stats>,
     committed: CommittedOffsets,
     tables: Option<Tables>,
-    in_flight: Option<JoinHandle<Result<Flushed, SinkError>>>,
+    in_flight: Option<Commit>,
     known: BTreeMap<TopicPartition, Known>,
     pending: Pending,
-}
-
-#[derive(Default)]
-struct Pending {
-    posts: Vec<RecordBatch>,
-    dead_letters: Vec<RecordBatch>,
-    offsets: Offsets,
-    permits: Vec<Permit>,
-    bytes: usize,
-    since: Option<Instant>,
-}
-
-struct Flushed {
-    tables: Tables,
-    offsets: Offsets,
-    wrote_dead_letters: bool,
 }
 
 impl Sink {
     /// A sink into two tables.
     pub fn new(
         prefix: String,
-        tables: Tables,
+        mut tables: Tables,
         rules: FlushRules,
         stats: Arc<Stats>,
         committed: CommittedOffsets,
     ) -> Self {
+        for table in [&mut tables.posts, &mut tables.dead_letters] {
+            table.count_retries(stats.retries());
+        }
+        tables.deletes.count_retries(stats.retries());
         Sink {
             prefix,
             rules,
@@ -167,6 +150,11 @@ impl Sink {
                 item = items.recv() => item,
                 () = sleep_until(due) => {
                     self.flush().await?;
+                    continue;
+                }
+                // On a quiet topic nothing else would ask how the last commit ended.
+                flushed = landed(&mut self.in_flight) => {
+                    self.learn_outcome(flushed?);
                     continue;
                 }
             };
@@ -218,11 +206,25 @@ impl Sink {
         pending.since.get_or_insert_with(Instant::now);
         pending.bytes += rows.permit.bytes;
         pending.permits.push(rows.permit);
+        pending.traces.push(rows.trace);
         pending.posts.extend((posts.num_rows() > 0).then_some(posts));
+        pending
+            .deletes
+            .extend((rows.deletes.num_rows() > 0).then_some(rows.deletes));
         pending
             .dead_letters
             .extend((dead_letters.num_rows() > 0).then_some(dead_letters));
+        self.note_waiting();
         Ok(())
+    }
+
+    /// Shows since when the oldest row waits.
+    fn note_waiting(&self) {
+        let oldest = self
+            .in_flight
+            .as_ref()
+            .map_or(self.pending.since, |commit| commit.since);
+        self.stats.watch().health.rows_wait(oldest);
     }
 
     /// Asks both tables how far they are in a partition that is new here, or that was away.
@@ -300,23 +302,24 @@ impl Sink {
             pending.offsets.iter().map(range).collect()
         };
         let (posts, dead_letters) = (txns(|known| known.posts), txns(|known| known.dead_letters));
-        self.in_flight = Some(tokio::spawn(commit(
-            tables,
-            pending,
-            posts,
-            dead_letters,
-            Arc::clone(&self.stats),
-        )));
+        let since = pending.since;
+        let task = tokio::spawn(commit(tables, pending, posts, dead_letters, Arc::clone(&self.stats)));
+        self.in_flight = Some(Commit { task, since });
         Ok(())
     }
 
     /// Waits for the commit under way, if any, and learns its outcome.
     async fn settle(&mut self) -> Result<(), SinkError> {
-        let Some(task) = self.in_flight.take() else {
-            return Ok(());
-        };
-        let flushed = task.await.map_err(|_| SinkError::Abandoned)??;
+        if self.in_flight.is_some() {
+            let flushed = landed(&mut self.in_flight).await?;
+            self.learn_outcome(flushed);
+        }
+        Ok(())
+    }
+
+    fn learn_outcome(&mut self, flushed: Flushed) {
         self.tables = Some(flushed.tables);
+        self.stats.watch().lag.committed(&flushed.offsets);
         let mut reported = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, range) in flushed.offsets {
             if let Some(known) = self.known.get_mut(&at) {
@@ -327,7 +330,8 @@ impl Sink {
             }
             reported.insert(at, range.next);
         }
-        Ok(())
+        drop(reported);
+        self.note_waiting();
     }
 }
 
@@ -335,57 +339,5 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn commit(
-    mut tables: Tables,
-    pending: Pending,
-    posts: Txns,
-    dead_letters: Txns,
-    stats: Arc<Stats>,
-) -> Result<Flushed, SinkError> {
-    let started = Instant::now();
-    let rows = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-    let mut count = CommitCount::default();
-    let wrote_dead_letters = !pending.dead_letters.is_empty();
-    if wrote_dead_letters {
-        let letters = rows(&pending.dead_letters);
-        if let Committed::New { files, bytes, .. } = not_fenced(
-            tables.dead_letters.commit(pending.dead_letters, &dead_letters).await?,
-            &stats,
-        )? {
-            (count.dead_letters, count.files, count.bytes) = (letters, files as u64, bytes);
-        }
-    }
-    let written = rows(&pending.posts);
-    if let Committed::New { files, bytes, .. } = not_fenced(tables.posts.commit(pending.posts, &posts).await?, &stats)?
-    {
-        count.posts = written;
-        count.files += files as u64;
-        count.bytes += bytes;
-    }
-    stats.commit(count, started.elapsed());
-    tracing::debug!(
-        posts = count.posts,
-        dead_letters = count.dead_letters,
-        files = count.files,
-        "committed"
-    );
-    drop(pending.permits);
-    Ok(Flushed {
-        tables,
-        offsets: pending.offsets,
-        wrote_dead_letters,
-    })
-}
-
-fn not_fenced(outcome: Committed, stats: &Stats) -> Result<Committed, SinkError> {
-    match outcome {
-        Committed::Fenced { app_id, .. } => {
-            stats.conflict();
-            Err(SinkError::Fenced(app_id))
-        }
-        other => Ok(other),
     }
 }

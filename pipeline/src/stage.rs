@@ -1,16 +1,20 @@
 //! A stage is a function on a batch; the chain is checked before the first row flows.
 //!
-//! Architecture Invariant: no stage does I/O, none awaits, and none loses a row: rows in == rows out + rejects.
+//! Architecture Invariant: no stage does I/O, none awaits, and none loses a row: rows in == rows out + rejects + deletes.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use crate::batch::{Batch, Reject};
-use crate::stats::Stats;
+use tamiz_schemas::dead_letters;
+
+use crate::batch::{Batch, Delete, Reject};
+use crate::observe::traces;
+use crate::stages::deletes::Named;
+use crate::stats::{StageCount, Stats};
 
 /// Column that holds a row's index in the batch as read; internal, never written.
 pub const ROW: &str = "row";
@@ -26,6 +30,17 @@ pub struct Refused {
     pub detail: String,
 }
 
+/// A row that takes a post back, by its index in the batch given to the stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenBack {
+    /// Index in the stage's input.
+    pub index: usize,
+    /// Of which source; of any where that is not known.
+    pub source: Option<String>,
+    /// Which post.
+    pub named: Named,
+}
+
 /// What a stage makes of its rows.
 #[derive(Debug)]
 pub struct Outcome {
@@ -33,6 +48,8 @@ pub struct Outcome {
     pub rows: RecordBatch,
     /// The rows that do not.
     pub refused: Vec<Refused>,
+    /// The rows that are no posts but end some.
+    pub deletes: Vec<TakenBack>,
 }
 
 impl Outcome {
@@ -41,6 +58,7 @@ impl Outcome {
         Outcome {
             rows,
             refused: Vec::new(),
+            deletes: Vec::new(),
         }
     }
 
@@ -57,7 +75,10 @@ impl Outcome {
             keep[one.index] = false;
         }
         let rows = filter_record_batch(&rows, &BooleanArray::from(keep))?;
-        Ok(Outcome { rows, refused })
+        Ok(Outcome {
+            refused,
+            ..Outcome::all(rows)
+        })
     }
 }
 
@@ -78,7 +99,9 @@ pub enum StageError {
     #[error("cannot assemble a batch")]
     Arrow(#[from] arrow::error::ArrowError),
     /// Rows went missing.
-    #[error("stage `{stage}` lost rows: {input} in, {output} out, {refused} refused; report this as a defect")]
+    #[error(
+        "stage `{stage}` lost rows: {input} in, {output} out, {refused} refused, {deletes} deletes; report this as a defect"
+    )]
     Lost {
         /// The stage.
         stage: &'static str,
@@ -88,6 +111,8 @@ pub enum StageError {
         output: usize,
         /// Rows refused.
         refused: usize,
+        /// Rows that took posts back.
+        deletes: usize,
     },
     /// The model failed.
     #[error("the model could not score a batch")]
@@ -163,28 +188,56 @@ impl Chain {
 pub fn apply_one(stage: &dyn Stage, mut batch: Batch, stats: &Stats) -> Result<Batch, StageError> {
     let started = Instant::now();
     let input = batch.rows.num_rows();
+    let trace = traces::stage(&batch.trace, stage.name(), input);
     let index = batch.rows.column_by_name(ROW).cloned();
     let outcome = stage.apply(batch.rows)?;
     let (output, refused) = (outcome.rows.num_rows(), outcome.refused.len());
-    if output + refused != input {
+    let deletes = outcome.deletes.len();
+    if output + refused + deletes != input {
         return Err(StageError::Lost {
             stage: stage.name(),
             input,
             output,
             refused,
+            deletes,
         });
     }
-    // The first stage sees the batch as read, so its indices are the rows themselves.
-    let index = index
-        .as_ref()
-        .and_then(|column| column.as_any().downcast_ref::<UInt32Array>());
-    batch.rejects.extend(outcome.refused.into_iter().map(|one| Reject {
-        row: index.map_or(one.index as u32, |index| index.value(one.index)),
-        stage: stage.name(),
-        reason: one.reason,
-        detail: one.detail,
-    }));
-    stats.stage(stage.name(), input, refused, started.elapsed());
     batch.rows = outcome.rows;
+    batch.deletes.extend(outcome.deletes.into_iter().map(|one| Delete {
+        row: row(index.as_ref(), one.index),
+        source: one.source,
+        named: one.named,
+    }));
+    batch.reject(stage.name(), index.as_ref(), outcome.refused);
+    traces::refused(&trace, refused);
+    let count = StageCount {
+        deletes: deletes as u64,
+        ..StageCount::new(input, refused, started.elapsed())
+    };
+    stats.stage(stage.name(), count);
     Ok(batch)
+}
+
+impl Batch {
+    /// Notes the rows that a stage refused. `index` is the column [`ROW`] of the stage's input; the first stage sees the batch
+    /// as read, so there the indices are the rows themselves.
+    pub fn reject(&mut self, stage: &'static str, index: Option<&ArrayRef>, refused: Vec<Refused>) {
+        let known = |one: &Refused| dead_letters::is_reason(stage, one.reason);
+        debug_assert!(
+            refused.iter().all(known),
+            "`{stage}` gives a reason that tamiz_schemas does not list"
+        );
+        self.rejects.extend(refused.into_iter().map(|one| Reject {
+            row: row(index, one.index),
+            stage,
+            reason: one.reason,
+            detail: one.detail,
+        }));
+    }
+}
+
+/// The row that stands at `at` of a stage's input, by the column [`ROW`] there.
+fn row(index: Option<&ArrayRef>, at: usize) -> u32 {
+    let index = index.and_then(|column| column.as_any().downcast_ref::<UInt32Array>());
+    index.map_or(at as u32, |index| index.value(at))
 }

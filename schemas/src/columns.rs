@@ -38,6 +38,13 @@ pub const TRUNCATED: &str = "truncated";
 pub const MODEL: &str = "model";
 /// Where the post lay in Kafka: topic, partition, offset, timestamp.
 pub const KAFKA: &str = "kafka";
+/// Arrived later than `late.seconds` after it was written; null where that is not known or not wanted.
+pub const LATE: &str = "late";
+/// Keyed hash of what deletes name the post by, where that is not its `id`.
+pub const DELETE_KEY: &str = "delete_key";
+
+/// Deletes: when the delete was read.
+pub const RECORDED_AT: &str = "recorded_at";
 
 /// Dead letters: the Kafka topic, or the file of a batch job.
 pub const TOPIC_NAME: &str = "topic";
@@ -61,3 +68,7 @@ pub const PAYLOAD_BYTES: &str = "payload_bytes";
 pub const PAYLOAD: &str = "payload";
 /// When the row was refused.
 pub const REJECTED_AT: &str = "rejected_at";
+/// When the dead letter was last replayed; null where it never was.
+pub const REPLAYED_AT: &str = "replayed_at";
+/// What became of it then; null where it never was.
+pub const OUTCOME: &str = "outcome";

@@ -1,4 +1,4 @@
-//! How any JSON payload, or a row of any Parquet file, becomes our fields.
+//! How a payload of any shape, or a row of any Parquet file, becomes our fields.
 //!
 //! A field is found by a JSON pointer (RFC 6901), by the first of several, by joining several, or it is a constant:
 //!
@@ -14,6 +14,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::format::{PayloadFormat, RegistryConfig};
+pub use crate::presets::Preset;
 
 /// Where one of our fields is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,151 +88,41 @@ pub struct Mapping {
     pub text_format: TextFormat,
     /// Pointer → value that a payload must hold to be a post at all; others are refused as `not_a_post`.
     pub only: BTreeMap<String, String>,
+    /// When the post arrived at whoever sent it on; where that is not found, Kafka's timestamp stands for it.
+    pub arrived: Option<Place>,
+    /// What deletes name the post by, where that is not its identifier.
+    pub key: Option<Place>,
+    /// Records that take a post back.
+    pub deletes: Option<DeleteMapping>,
 }
 
-/// The ready mappings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// Our own wire format: `{"id", "source", "created_at", "author", "text"}`.
-    #[default]
-    Tamiz,
-    /// X / Twitter API v2, one object of the filtered or sample stream (`{"data": {…}}`).
-    XV2,
-    /// X / Twitter API v1.1 statuses.
-    XV1,
-    /// Bluesky Jetstream `commit` events that create a post.
-    Bluesky,
-    /// Mastodon statuses.
-    Mastodon,
-    /// Reddit comments and submissions.
-    Reddit,
-    /// A generic news item: title and description, as feed readers deliver them.
-    News,
+/// How a record that takes a post back is known, and which post it takes back.
+///
+/// What it names is the post's identifier; where posts have a [`Mapping::key`], that key. Its source is found where a
+/// post's is; a record without one takes back posts of every source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteMapping {
+    /// Pointer → value that such a record holds, all of them; [`ANY`] stands for whatever is there.
+    pub when: BTreeMap<String, String>,
+    /// What it names.
+    pub id: Place,
+    /// The author, who may be part of the identifier.
+    pub author: Option<Place>,
 }
 
-fn at(pointer: &str) -> Place {
-    Place::At(pointer.into())
-}
-
-fn first(pointers: &[&str]) -> Place {
-    Place::First {
-        first: pointers.iter().map(|p| p.to_string()).collect(),
-    }
-}
-
-fn join(pointers: &[&str], with: &str) -> Place {
-    Place::Join {
-        join: pointers.iter().map(|p| p.to_string()).collect(),
-        with: with.into(),
-    }
-}
-
-fn constant(value: &str) -> Place {
-    Place::Value { value: value.into() }
-}
-
-impl Preset {
-    /// Every preset, for tests and messages.
-    pub const ALL: [Preset; 7] = [
-        Preset::Tamiz,
-        Preset::XV2,
-        Preset::XV1,
-        Preset::Bluesky,
-        Preset::Mastodon,
-        Preset::Reddit,
-        Preset::News,
-    ];
-
-    /// The name used in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preset::Tamiz => "tamiz",
-            Preset::XV2 => "x_v2",
-            Preset::XV1 => "x_v1",
-            Preset::Bluesky => "bluesky",
-            Preset::Mastodon => "mastodon",
-            Preset::Reddit => "reddit",
-            Preset::News => "news",
-        }
-    }
-
-    /// The mapping that the preset stands for.
-    pub fn mapping(self) -> Mapping {
-        let plain = |id, source, created_at, author, text| Mapping {
-            id,
-            source,
-            created_at,
-            author: Some(author),
-            text,
-            text_format: TextFormat::Plain,
-            only: BTreeMap::new(),
-        };
-        match self {
-            Preset::Tamiz => plain(at("/id"), at("/source"), at("/created_at"), at("/author"), at("/text")),
-            Preset::XV2 => plain(
-                at("/data/id"),
-                constant("x"),
-                at("/data/created_at"),
-                at("/data/author_id"),
-                first(&["/data/note_tweet/text", "/data/text"]),
-            ),
-            Preset::XV1 => plain(
-                at("/id_str"),
-                constant("x"),
-                at("/created_at"),
-                at("/user/id_str"),
-                first(&["/extended_tweet/full_text", "/full_text", "/text"]),
-            ),
-            Preset::Bluesky => Mapping {
-                only: BTreeMap::from([
-                    ("/kind".into(), "commit".into()),
-                    ("/commit/operation".into(), "create".into()),
-                    ("/commit/collection".into(), "app.bsky.feed.post".into()),
-                ]),
-                ..plain(
-                    join(&["/did", "/commit/rkey"], "/"),
-                    constant("bluesky"),
-                    first(&["/commit/record/createdAt", "/time_us"]),
-                    at("/did"),
-                    at("/commit/record/text"),
-                )
-            },
-            Preset::Mastodon => Mapping {
-                text_format: TextFormat::Html,
-                ..plain(
-                    first(&["/uri", "/id"]),
-                    constant("mastodon"),
-                    at("/created_at"),
-                    first(&["/account/acct", "/account/username"]),
-                    join(&["/spoiler_text", "/content"], "\n\n"),
-                )
-            },
-            Preset::Reddit => plain(
-                first(&["/name", "/id"]),
-                constant("reddit"),
-                first(&["/created_utc", "/created"]),
-                at("/author"),
-                join(&["/title", "/selftext", "/body"], "\n\n"),
-            ),
-            Preset::News => Mapping {
-                text_format: TextFormat::Html,
-                ..plain(
-                    first(&["/id", "/guid", "/link", "/url"]),
-                    constant("news"),
-                    first(&["/published_at", "/published", "/pubDate", "/date", "/updated"]),
-                    first(&["/author/name", "/author", "/creator"]),
-                    join(&["/title", "/description"], "\n\n"),
-                )
-            },
-        }
-    }
-}
+/// In [`DeleteMapping::when`]: any value but null.
+pub const ANY: &str = "*";
 
 /// The `[input]` section of the configuration: a preset, and what differs from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputConfig {
+    /// How payloads are written.
+    pub format: PayloadFormat,
+    /// File with the schema of Avro or Protobuf, where no registry has it.
+    pub schema_file: String,
+    /// The message of a Protobuf `schema_file`.
+    pub message: String,
     /// Which mapping to start from.
     pub preset: Preset,
     /// Instead of the preset's.
@@ -246,6 +139,28 @@ pub struct InputConfig {
     pub text_format: Option<TextFormat>,
     /// Instead of the preset's.
     pub only: Option<BTreeMap<String, String>>,
+    /// Instead of the preset's.
+    pub arrived: Option<Place>,
+    /// Instead of the preset's.
+    pub key: Option<Place>,
+    /// `[input.deletes]`
+    pub deletes: DeletesConfig,
+    /// `[input.registry]`
+    pub registry: RegistryConfig,
+}
+
+/// The `[input.deletes]` section: what differs from the preset's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeletesConfig {
+    /// Instead of the preset's; empty: no record takes a post back.
+    pub when: Option<BTreeMap<String, String>>,
+    /// Instead of the preset's.
+    pub id: Option<Place>,
+    /// Instead of the preset's.
+    pub author: Option<Place>,
+    /// A message without a payload takes back the posts of its key.
+    pub tombstones: bool,
 }
 
 /// A place that can never be found.
@@ -273,9 +188,34 @@ impl InputConfig {
             text: self.text.clone().unwrap_or(base.text),
             text_format: self.text_format.unwrap_or(base.text_format),
             only: self.only.clone().unwrap_or(base.only),
+            arrived: self.arrived.clone().or(base.arrived),
+            key: self.key.clone().or(base.key),
+            deletes: None,
         };
+        let deletes = self.deletes.over(base.deletes, &mapping);
+        let mapping = Mapping { deletes, ..mapping };
         mapping.check()?;
         Ok(mapping)
+    }
+}
+
+impl DeletesConfig {
+    /// The preset's with what differs; what neither names is found where posts have it.
+    fn over(&self, base: Option<DeleteMapping>, posts: &Mapping) -> Option<DeleteMapping> {
+        let own = |base: &Option<DeleteMapping>| base.as_ref().map(|base| base.when.clone());
+        let when = self.when.clone().or_else(|| own(&base))?;
+        let (id, author) = match base {
+            Some(base) => (base.id, base.author),
+            None => (
+                posts.key.clone().unwrap_or_else(|| posts.id.clone()),
+                posts.author.clone(),
+            ),
+        };
+        (!when.is_empty()).then(|| DeleteMapping {
+            when,
+            id: self.id.clone().unwrap_or(id),
+            author: self.author.clone().or(author),
+        })
     }
 }
 
@@ -288,6 +228,13 @@ impl Mapping {
             ("created_at", Some(&self.created_at)),
             ("author", self.author.as_ref()),
             ("text", Some(&self.text)),
+            ("arrived", self.arrived.as_ref()),
+            ("key", self.key.as_ref()),
+            ("deletes.id", self.deletes.as_ref().map(|deletes| &deletes.id)),
+            (
+                "deletes.author",
+                self.deletes.as_ref().and_then(|deletes| deletes.author.as_ref()),
+            ),
         ];
         for (field, place) in places {
             if let Some(pointer) = place.and_then(|p| p.pointers().iter().find(|p| bad(p))) {
@@ -297,12 +244,16 @@ impl Mapping {
                 });
             }
         }
-        match self.only.keys().find(|p| bad(p)) {
-            Some(pointer) => Err(MappingError {
-                field: "only",
-                pointer: pointer.clone(),
-            }),
-            None => Ok(()),
+        let none = BTreeMap::new();
+        let when = self.deletes.as_ref().map_or(&none, |deletes| &deletes.when);
+        for (field, conditions) in [("only", &self.only), ("deletes.when", when)] {
+            if let Some(pointer) = conditions.keys().find(|p| bad(p)) {
+                return Err(MappingError {
+                    field,
+                    pointer: pointer.clone(),
+                });
+            }
         }
+        Ok(())
     }
 }

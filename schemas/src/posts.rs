@@ -11,6 +11,10 @@ use crate::columns::*;
 /// Version of the schema that [`schema`] returns.
 pub const VERSION: u32 = 1;
 
+/// Columns that version 1 was given later. They may be NULL, so a table without them is still one of version 1: it is given
+/// them when it is next opened for writing, and its older rows are NULL there.
+pub const GROWN_COLUMNS: [&str; 2] = [LATE, DELETE_KEY];
+
 /// The table is partitioned by these, in this order.
 pub const PARTITION_COLUMNS: [&str; 2] = [DATE, SOURCE];
 
@@ -124,6 +128,8 @@ pub fn schema() -> SchemaRef {
         optional(TRUNCATED, DataType::Boolean),
         optional(MODEL, DataType::Utf8),
         optional(KAFKA, DataType::Struct(kafka_fields())),
+        optional(LATE, DataType::Boolean),
+        optional(DELETE_KEY, DataType::Utf8),
     ]))
 }
 
@@ -146,8 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_came_later_may_be_null_and_stand_at_the_end() {
+        let schema = schema();
+        let last = &schema.fields()[schema.fields().len() - GROWN_COLUMNS.len()..];
+        for (field, name) in last.iter().zip(GROWN_COLUMNS) {
+            assert!(field.name() == name && field.is_nullable(), "{name}");
+        }
+    }
+
+    #[test]
     fn no_statistics_on_what_people_wrote() {
-        for name in [TEXT, TEXT_HASH, AUTHOR, ID, DUPLICATE_OF, PII] {
+        for name in [TEXT, TEXT_HASH, AUTHOR, ID, DUPLICATE_OF, PII, DELETE_KEY] {
             assert!(
                 !STATS_COLUMNS
                     .iter()

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use serde_json::{Value, json};
-use tamiz_schemas::extract::{ExtractError, Extractor, Found, Scalar};
-use tamiz_schemas::mapping::{InputConfig, Place, Preset};
-use tamiz_schemas::{dead_letters, posts, time};
+use tamiz_schemas::extract::{ExtractError, Extractor, Fields, Found, Record, Scalar};
+use tamiz_schemas::mapping::{DeletesConfig, InputConfig, Place, Preset};
+use tamiz_schemas::{dead_letters, deletes, posts, time};
 
 fn fixture(name: &str) -> String {
     // As cargo says when it runs this: clones may share what is compiled.
@@ -35,8 +35,15 @@ fn micros(found: &Found) -> Value {
     }
 }
 
+fn post<'a>(extractor: &'a Extractor, payload: &'a str) -> Fields<'a> {
+    match extractor.extract(payload.as_bytes()).unwrap() {
+        Record::Post(fields) => fields,
+        Record::Delete(delete) => panic!("{payload} is a delete: {delete:?}"),
+    }
+}
+
 fn read(extractor: &Extractor, payload: &str) -> Value {
-    let fields = extractor.extract(payload.as_bytes()).unwrap();
+    let fields = post(extractor, payload);
     json!({"id": text(&fields.id), "source": text(&fields.source), "created_at": micros(&fields.created_at),
            "author": text(&fields.author), "text": text(&fields.text)})
 }
@@ -70,6 +77,7 @@ fn check_rows(name: &str, schema: SchemaRef) {
 fn rows_of_version_1_still_read() {
     check_rows("posts_rows.jsonl", posts::schema());
     check_rows("dead_letters_rows.jsonl", dead_letters::schema());
+    check_rows("deletes_rows.jsonl", deletes::schema());
 }
 
 fn refusal(payload: &[u8], preset: Preset) -> ExtractError {
@@ -107,7 +115,7 @@ fn a_nesting_bomb_is_no_stack_overflow() {
         "]".repeat(500_000)
     );
     let extractor = Extractor::new(&Preset::Tamiz.mapping());
-    assert_eq!(text(&extractor.extract(hidden.as_bytes()).unwrap().id), json!("1"));
+    assert_eq!(text(&post(&extractor, &hidden).id), json!("1"));
 }
 
 #[test]
@@ -123,7 +131,7 @@ fn other_records_of_a_feed_are_not_posts() {
 #[test]
 fn objects_where_text_is_wanted_are_told_apart_from_missing_ones() {
     let extractor = Extractor::new(&Preset::Tamiz.mapping());
-    let fields = extractor.extract(br#"{"id":{"a":1},"text":[1]}"#).unwrap();
+    let fields = post(&extractor, r#"{"id":{"a":1},"text":[1]}"#);
     assert_eq!(fields.id, Found::Scalar(Scalar::Compound));
     assert_eq!(fields.text, Found::Scalar(Scalar::Compound));
     assert_eq!(fields.source, Found::Missing);
@@ -152,6 +160,75 @@ fn escaped_steps_and_array_indices_are_found() {
         ..InputConfig::default()
     };
     let extractor = Extractor::new(&mapping.mapping().unwrap());
-    let fields = extractor.extract(br#"{"a/b":["no","yes"],"id":7}"#).unwrap();
+    let fields = post(&extractor, r#"{"a/b":["no","yes"],"id":7}"#);
     assert_eq!((text(&fields.text), text(&fields.id)), (json!("yes"), json!("7")));
+}
+
+/// What a delete names, or nothing where the payload is none.
+fn delete(extractor: &Extractor, payload: &str) -> Option<Value> {
+    match extractor.extract(payload.as_bytes()) {
+        Ok(Record::Delete(delete)) => Some(json!([text(&delete.source), text(&delete.id), text(&delete.author)])),
+        Ok(Record::Post(_)) | Err(ExtractError::NotAPost(_)) => None,
+        Err(error) => panic!("{payload}: {error}"),
+    }
+}
+
+#[test]
+fn every_feed_that_takes_posts_back_is_understood() {
+    for line in fixture("deletes.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let preset = Preset::ALL
+            .into_iter()
+            .find(|preset| case["preset"] == preset.name())
+            .unwrap();
+        let extractor = Extractor::new(&preset.mapping());
+        assert_eq!(
+            json!(delete(&extractor, &case["payload"].to_string())),
+            case["delete"],
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn posts_are_no_deletes() {
+    for preset in Preset::ALL {
+        let extractor = Extractor::new(&preset.mapping());
+        for payload in fixture(&format!("{}.jsonl", preset.name())).lines() {
+            assert_eq!(delete(&extractor, payload), None, "{}", preset.name());
+        }
+    }
+}
+
+#[test]
+fn deletes_of_any_shape_can_be_described_and_those_of_a_preset_switched_off() {
+    let when = [("/kind".to_owned(), "delete".to_owned())];
+    let config = InputConfig {
+        deletes: DeletesConfig {
+            when: Some(when.into()),
+            id: Some(Place::At("/post".into())),
+            ..DeletesConfig::default()
+        },
+        ..InputConfig::default()
+    };
+    let extractor = Extractor::new(&config.mapping().unwrap());
+    let told = delete(&extractor, r#"{"kind":"delete","post":17,"source":"forum"}"#);
+    assert_eq!(told, Some(json!(["forum", "17", null])));
+    assert_eq!(delete(&extractor, r#"{"kind":"edit","post":17,"text":"t"}"#), None);
+    assert_eq!(
+        delete(&extractor, r#"{"deleted":true,"id":"1"}"#),
+        None,
+        "the preset's own no longer"
+    );
+    let off = InputConfig {
+        deletes: DeletesConfig {
+            when: Some([].into()),
+            ..DeletesConfig::default()
+        },
+        ..InputConfig::default()
+    };
+    assert_eq!(off.mapping().unwrap().deletes, None);
+    let mut wrong = config;
+    wrong.deletes.id = Some(Place::At("post".into()));
+    assert!(wrong.mapping().unwrap_err().to_string().contains("input.deletes.id"));
 }

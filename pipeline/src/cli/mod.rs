@@ -1,13 +1,15 @@
 //! The command line. Names are a contract.
 
 mod model;
+mod replay;
+mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use tamiz::config::{self, Config, LogFormat};
+use tamiz::config::{self, Config, LogConfig, LogFormat};
 use tamiz::jobs::demo::DemoOptions;
 use tamiz::jobs::produce::ProduceOptions;
 use tamiz::jobs::progress::{Progress, summary};
@@ -15,9 +17,12 @@ use tamiz::jobs::run::Until;
 use tamiz::jobs::sql::{Format, NamedTable, Session};
 use tamiz::jobs::{self, JobError};
 use tamiz::line::Line;
+use tamiz::observe::traces::Traces;
+use tamiz::observe::{Server, logs};
 use tamiz::source::Stop;
 use tamiz::stages::decode::Origin;
 use tamiz::stats::Stats;
+use tamiz_model::Scorer;
 
 /// Kafka → the sieve → a Transformer → a Delta table, and SQL over it.
 #[derive(Debug, Parser)]
@@ -64,6 +69,13 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Dead letters through the same stages again; what passes goes into the posts table.
+    Replay {
+        #[command(flatten)]
+        arguments: replay::Arguments,
+        #[command(flatten)]
+        common: Common,
+    },
     /// SQL over tables, with the model as functions: one query, a file, or a prompt.
     Sql {
         /// A table: a Delta folder or s3:// address, or a .parquet, .csv or .jsonl file.
@@ -93,6 +105,11 @@ enum Command {
         files: Vec<PathBuf>,
         #[command(flatten)]
         common: Common,
+    },
+    /// Take care of a table: pack, clear away, look back, forget an author, find and mend damage.
+    Table {
+        #[command(subcommand)]
+        command: table::Command,
     },
     /// Train, measure and look at models.
     Model {
@@ -142,15 +159,19 @@ impl Common {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let command = match arguments.command {
         Command::Model { offline, command } => {
-            log("info", LogFormat::Human);
             let stop = Stop::default();
-            return Ok(runtime()?.block_on(async {
+            let work = async {
                 model::run(
                     command,
                     offline,
                     &on_signal(&stop, "the step in hand is finished first"),
                 )
-            })?);
+            };
+            return logged(&plain_log(), None, work);
+        }
+        Command::Table { command } => {
+            let config = command.config()?;
+            return logged(&config.log, None, table::run(command, &config));
         }
         other => other,
     };
@@ -159,17 +180,44 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         | Command::Check { common }
         | Command::Run { common, .. }
         | Command::Batch { common, .. }
+        | Command::Replay { common, .. }
         | Command::Sql { common, .. }
         | Command::Produce { common, .. } => common,
-        Command::Model { .. } => return Ok(()),
+        Command::Model { .. } | Command::Table { .. } => return Ok(()),
     };
     let mut config = common.load()?;
     if matches!(command, Command::Demo { .. }) && config.log.level == "info" {
         // What an operator wants to know would only break into the demo's picture.
         config.log.level = "warn".into();
     }
-    log(&config.log.level, config.log.format);
-    Ok(runtime()?.block_on(work(command, config))?)
+    let traces = match command {
+        Command::Run { .. } | Command::Batch { .. } => Traces::new(&config).map_err(JobError::from)?,
+        _ => None,
+    };
+    logged(&config.log.clone(), traces, work(command, config))
+}
+
+/// Does the work on a runtime of its own, and writes logs and traces of it.
+fn logged(
+    config: &LogConfig,
+    traces: Option<Traces>,
+    work: impl Future<Output = Result<(), JobError>>,
+) -> anyhow::Result<()> {
+    let logs = logs::start(config, traces);
+    let runtime = runtime()?;
+    logs.tell_left_out(runtime.handle());
+    let result = runtime.block_on(work);
+    logs.finish();
+    Ok(result?)
+}
+
+/// Training tells of each step, and all of it is wanted.
+fn plain_log() -> LogConfig {
+    LogConfig {
+        level: "info".into(),
+        format: LogFormat::Human,
+        repeats_per_minute: 0,
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, JobError> {
@@ -196,6 +244,7 @@ async fn work(command: Command, config: Config) -> Result<(), JobError> {
             stream(&config, until).await
         }
         Command::Batch { from, to, .. } => batch(config, from, to).await,
+        Command::Replay { arguments, .. } => replay::run(&config, &arguments).await,
         Command::Sql {
             tables,
             file,
@@ -220,16 +269,18 @@ async fn work(command: Command, config: Config) -> Result<(), JobError> {
             }
         }
         Command::Produce { topic, rate, files, .. } => produce(config, ProduceOptions { topic, rate, files }).await,
-        Command::Model { .. } => Ok(()),
+        Command::Model { .. } | Command::Table { .. } => Ok(()),
     }
 }
 
 async fn stream(config: &Config, until: Until) -> Result<(), JobError> {
     config.check()?;
-    let scorer = jobs::scorer(config)?;
     let stats = Arc::new(Stats::default());
+    let server = Server::start(config, &stats)?;
+    let scorer = jobs::scorer(config)?;
     let steps = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?.steps();
     let stop = on_signal(&Stop::default(), COMMITTED_FIRST);
+    show(server.as_ref(), scorer.as_ref(), &stop);
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), None);
     let result = jobs::run::run(config, scorer, until, Arc::clone(&stats), stop).await;
     sum_up(progress, (&steps, &stats), result)
@@ -239,13 +290,24 @@ async fn batch(mut config: Config, from: PathBuf, to: String) -> Result<(), JobE
     config.sink.dead_letters = format!("{}_dead_letters", to.trim_end_matches('/'));
     config.sink.posts = to;
     config.check()?;
-    let scorer = jobs::scorer(&config)?;
     let stats = Arc::new(Stats::default());
+    let server = Server::start(&config, &stats)?;
+    let scorer = jobs::scorer(&config)?;
     let steps = Line::new(&config, scorer.clone(), Origin::File, Arc::clone(&stats))?.steps();
     let stop = on_signal(&Stop::default(), COMMITTED_FIRST);
+    show(server.as_ref(), scorer.as_ref(), &stop);
     let progress = Progress::follow(Arc::clone(&stats), steps.clone(), jobs::batch::known_rows(&from));
     let result = jobs::batch::batch(&config, &from, scorer, Arc::clone(&stats), stop).await;
     sum_up(progress, (&steps, &stats), result)
+}
+
+/// Tells the metrics' server what it could not know before the model was there.
+fn show(server: Option<&Server>, scorer: Option<&Scorer>, stop: &Stop) {
+    let Some(server) = server else { return };
+    server.heed(stop);
+    if let Some(scorer) = scorer {
+        server.show_model(scorer);
+    }
 }
 
 /// Ends the progress bar and tells what was done; a job that failed before it read anything has nothing to tell.
@@ -310,23 +372,4 @@ fn on_signal(stop: &Stop, first: &'static str) -> Stop {
         }
     });
     own
-}
-
-/// Libraries that would tell more than an operator wants to know. The Delta kernel logs each error that it returns.
-const QUIET: &str = "datafusion=warn,deltalake_core=warn,buoyant_kernel=off,buoyant_kernel_engine=warn,\
-                     object_store=warn,hyper=warn,rustyline=warn";
-
-fn log(level: &str, format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(format!("{level},{QUIET}")).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    // A second call, as in tests, changes nothing.
-    let _ = match format {
-        LogFormat::Human => subscriber.compact().try_init(),
-        LogFormat::Json => subscriber.json().try_init(),
-    };
 }

@@ -44,9 +44,7 @@ impl Config {
         if self.pipeline.name.is_empty() || self.pipeline.name.contains('/') {
             wrong("pipeline.name", "give the pipeline a name without `/`".into());
         }
-        if let Err(error) = self.input.mapping() {
-            wrong("input", error.to_string());
-        }
+        self.input_problems(&mut wrong);
         if let Err(message) = Validate::new(&self.validate) {
             wrong("validate.oldest", message);
         }
@@ -57,20 +55,63 @@ impl Config {
             );
         }
         self.kafka_problems(&mut wrong);
+        if self.source.kafka.topics.contains(&self.sink.dead_letter_topic.topic) {
+            wrong(
+                "sink.dead_letter_topic.topic",
+                "is a topic that is read: what was refused would come back; name another".into(),
+            );
+        }
         self.limit_problems(&mut wrong);
+        for (key, message) in self.table.problems() {
+            wrong(key, message);
+        }
         if let Err(message) = self.model.device.parse::<DeviceChoice>() {
             wrong("model.device", format!("`{}`: {message}", self.model.device));
         }
         if let Err(message) = self.scrub() {
             wrong("pii", message);
         }
+        self.deletes_problems(&mut wrong);
+        self.told_problems(&mut wrong);
+        found
+    }
+
+    fn input_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        if let Err(error) = self.input.mapping() {
+            wrong("input", error.to_string());
+        }
+        for problem in super::input::problems(&self.input) {
+            wrong(&problem.key, problem.message);
+        }
+    }
+
+    fn deletes_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        let naming = self.input.mapping().map(|mapping| self.naming(&mapping));
+        if let (Ok(_), Ok(Err(message))) = (self.scrub(), naming) {
+            wrong("input.deletes", message);
+        }
+        if !self.deletes.apply_minutes.is_finite() || !(0.01..=525_600.0).contains(&self.deletes.apply_minutes) {
+            wrong("deletes.apply_minutes", "must be between 0.01 and 525,600".into());
+        }
+        if self.deletes.remember_hours == 0 {
+            wrong("deletes.remember_hours", "must be at least 1".into());
+        }
+    }
+
+    /// Of what the pipeline tells: logs, metrics, traces.
+    fn told_problems(&self, wrong: &mut impl FnMut(&str, String)) {
         if self.log.level.parse::<tracing::Level>().is_err() {
             wrong(
                 "log.level",
                 format!("`{}`: use error, warn, info, debug or trace", self.log.level),
             );
         }
-        found
+        if let Err(message) = self.metrics.address() {
+            wrong("metrics.listen", message);
+        }
+        if let Err(message) = self.traces.endpoint() {
+            wrong("traces.otlp_endpoint", message);
+        }
     }
 
     fn kafka_problems(&self, wrong: &mut impl FnMut(&str, String)) {
@@ -92,17 +133,15 @@ impl Config {
             let key = format!("source.kafka.options.{name}");
             wrong(&key, "delivery rests on tamiz's own value: take the option out".into());
         }
-        for name in kafka
-            .options
-            .keys()
-            .filter(|name| name.contains("password") || name.contains("secret"))
-        {
+        let mut told: Vec<Problem> = kafka.security_problems();
+        for (name, message) in kafka.unusable_options() {
             let key = format!("source.kafka.options.{name}");
-            wrong(
-                &key,
-                "secrets do not belong in a configuration file: take the option out".into(),
-            );
+            if !told.iter().any(|problem| problem.key == key) {
+                told.push(Problem { key, message });
+            }
         }
+        told.into_iter()
+            .for_each(|problem| wrong(&problem.key, problem.message));
     }
 
     fn limit_problems(&self, wrong: &mut impl FnMut(&str, String)) {
@@ -139,6 +178,13 @@ impl Config {
             wrong("sink", "`posts` and `dead_letters` need an address each".into());
         } else if sink.posts.trim_end_matches('/') == sink.dead_letters.trim_end_matches('/') {
             wrong("sink.dead_letters", "must not be the posts table".into());
+        }
+        let deletes = self.deletes_address();
+        if [&sink.posts, &sink.dead_letters]
+            .iter()
+            .any(|other| other.trim_end_matches('/') == deletes.trim_end_matches('/'))
+        {
+            wrong("deletes.table", "must not be one of the other tables".into());
         }
         if self.model.batch_tokens < 128 {
             wrong("model.batch_tokens", "must be at least 128".into());

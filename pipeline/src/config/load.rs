@@ -88,7 +88,8 @@ fn keys(table: &Table, prefix: &str) -> Vec<String> {
     let below = table.iter().flat_map(|(key, value)| {
         let here = path(prefix, key);
         match value {
-            Value::Table(inner) if !FREE.contains(&here.as_str()) => keys(inner, &here),
+            // What a free section has by default can be set by name too.
+            Value::Table(inner) if !inner.is_empty() => keys(inner, &here),
             _ => vec![here],
         }
     });
@@ -132,7 +133,7 @@ fn lay_over(base: &mut Table, over: Table) {
     }
 }
 
-/// `TAMIZ_SINK_FLUSH_SECONDS=5` sets `sink.flush_seconds`; free sections can only be set in the file.
+/// `TAMIZ_SINK_FLUSH_SECONDS=5` sets `sink.flush_seconds`; what has no default can only be set in the file.
 fn apply_environment(
     table: &mut Table,
     defaults: &Table,

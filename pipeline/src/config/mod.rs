@@ -3,7 +3,9 @@
 //! Architecture Invariant: no globals. Whoever needs a setting is given it.
 
 mod check;
+mod input;
 mod load;
+mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,11 +19,16 @@ use tamiz_udfs::text::pii::{Kind, Mode, PiiPolicy, PseudonymKey, Scrubber};
 
 pub use check::{ConfigError, Problem};
 pub use load::{DEFAULT, load};
+pub use secret::secret;
 
+use crate::jobs::care::CareRules;
+use crate::observe::{MetricsConfig, TracesConfig};
 use crate::source::BatchLimits;
 use crate::source::kafka::KafkaConfig;
+use crate::stages::deletes::Naming;
 use crate::stages::finish::DeadLetterRules;
 use crate::stages::language::LanguageRules;
+use crate::stages::late::LateRules;
 use crate::stages::noise::NoiseConfig;
 use crate::stages::scrub::{Authors, Scrub};
 use crate::stages::validate::ValidateRules;
@@ -41,6 +48,10 @@ pub struct Config {
     pub input: InputConfig,
     /// `[validate]`
     pub validate: ValidateRules,
+    /// `[late]`
+    pub late: LateRules,
+    /// `[deletes]`
+    pub deletes: DeletesConfig,
     /// `[language]`
     pub language: LanguageRules,
     /// `[noise]`
@@ -51,10 +62,16 @@ pub struct Config {
     pub model: ModelConfig,
     /// `[sink]`
     pub sink: SinkConfig,
+    /// `[table]`
+    pub table: CareRules,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[metrics]`
+    pub metrics: MetricsConfig,
+    /// `[traces]`
+    pub traces: TracesConfig,
 }
 
 /// `[pipeline]`
@@ -71,6 +88,18 @@ pub struct PipelineConfig {
 pub struct SourceConfig {
     /// `[source.kafka]`
     pub kafka: KafkaConfig,
+}
+
+/// `[deletes]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletesConfig {
+    /// Address of the table of deletes; empty: that of posts with `_deletes` behind.
+    pub table: String,
+    /// A post that was taken back is out of the table after so many minutes.
+    pub apply_minutes: f64,
+    /// Posts that arrive so much later than their delete are still taken out.
+    pub remember_hours: u32,
 }
 
 /// What happens to authors.
@@ -111,6 +140,8 @@ pub struct ModelConfig {
     pub batch_tokens: usize,
     /// Processor threads of the model; 0: one per core.
     pub threads: usize,
+    /// Rows that an accelerator cannot do alone are scored on the processor.
+    pub cpu_fallback: bool,
 }
 
 /// `[sink]`
@@ -129,8 +160,18 @@ pub struct SinkConfig {
     pub keep_payload: bool,
     /// Reasons that are counted but not stored.
     pub ignore: BTreeSet<String>,
+    /// `[sink.dead_letter_topic]`
+    pub dead_letter_topic: LetterTopicConfig,
     /// Options of the object store.
     pub storage: BTreeMap<String, String>,
+}
+
+/// `[sink.dead_letter_topic]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LetterTopicConfig {
+    /// Topic to which `tamiz run` produces dead letters as well; empty: none.
+    pub topic: String,
 }
 
 /// `[limits]`
@@ -165,6 +206,8 @@ pub struct LogConfig {
     pub level: String,
     /// How log lines look.
     pub format: LogFormat,
+    /// How often a minute a warning that repeats is written; 0: always.
+    pub repeats_per_minute: u32,
 }
 
 impl Config {
@@ -215,22 +258,47 @@ impl Config {
     /// A key is needed and there is none.
     pub fn scrub(&self) -> Result<Scrub, String> {
         let key = self.key()?;
-        let authors = match (self.pii.authors, key.clone()) {
-            (AuthorMode::Drop, _) => Authors::Drop,
-            (AuthorMode::Hash, Some(key)) => Authors::Pseudonym(key),
-            (AuthorMode::Hash, None) => {
-                return Err(format!(
-                    "pseudonyms of authors need a key: set {KEY_VARIABLE} (for example to the output of `openssl rand \
-                     -hex 32`, kept for as long as the table), name a `pii.key_file`, or set pii.authors = \"drop\""
-                ));
-            }
-        };
+        let authors = self.authors(key.clone())?;
         let policy = PiiPolicy {
             default: self.pii.default,
             kinds: self.pii.kinds.clone(),
         };
         let scrubber = Scrubber::new(policy, key).map_err(|error| error.to_string())?;
         Ok(Scrub::new(scrubber, authors))
+    }
+
+    fn authors(&self, key: Option<PseudonymKey>) -> Result<Authors, String> {
+        match (self.pii.authors, key) {
+            (AuthorMode::Drop, _) => Ok(Authors::Drop),
+            (AuthorMode::Hash, Some(key)) => Ok(Authors::Pseudonym(key)),
+            (AuthorMode::Hash, None) => Err(format!(
+                "pseudonyms of authors need a key: set {KEY_VARIABLE} (for example to the output of `openssl rand \
+                 -hex 32`, kept for as long as the table), name a `pii.key_file`, or set pii.authors = \"drop\""
+            )),
+        }
+    }
+
+    /// How deletes and posts name each other.
+    ///
+    /// # Errors
+    /// A key is needed and there is none.
+    pub fn naming(&self, mapping: &Mapping) -> Result<Naming, String> {
+        let key = self.key()?;
+        let tombstones = self.input.deletes.tombstones;
+        if key.is_none() && (tombstones || self.input.key.is_some()) {
+            return Err(format!(
+                "`input.key` and `input.deletes.tombstones` keep a keyed hash: set {KEY_VARIABLE} or name a `pii.key_file`"
+            ));
+        }
+        Ok(Naming::new(mapping, tombstones, self.authors(key.clone())?, key))
+    }
+
+    /// Address of the table of deletes.
+    pub fn deletes_address(&self) -> String {
+        match self.deletes.table.as_str() {
+            "" => format!("{}_deletes", self.sink.posts.trim_end_matches('/')),
+            address => address.to_owned(),
+        }
     }
 
     /// What the SQL functions scrub by: the same policy and key as the stream.
@@ -274,6 +342,7 @@ impl Config {
                 .map_err(|error| error.to_string())?,
             batch_tokens: self.model.batch_tokens,
             threads: (self.model.threads > 0).then_some(self.model.threads),
+            cpu_fallback: self.model.cpu_fallback,
             ..ScorerOptions::default()
         })
     }

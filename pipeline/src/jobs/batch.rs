@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tamiz_model::Scorer;
 use tokio::sync::mpsc;
 
-use super::{JobError, flush_rules, open_tables, store};
+use super::{JobError, deletes, flush_rules, open_tables, store};
 use crate::batch::{Item, TopicPartition};
 use crate::config::Config;
 use crate::flow::{self, SOURCE_QUEUE};
 use crate::line::Line;
+use crate::observe::Kind;
 use crate::sink::{Sink, app_id};
 use crate::source::files::{self, Format, Input};
 use crate::source::kafka::Committed;
@@ -60,8 +61,10 @@ pub async fn batch(
     }
     let (limits, budget) = (config.batch_limits(), Budget::new(config.limits.memory_bytes));
     let (out, items) = mpsc::channel(SOURCE_QUEUE);
+    stats.watch().begin(Kind::Files, flush_rules(config).age, &budget, &out);
     let source = move |stop: &Stop| read_all(&inputs, &limits, &budget, out, stop);
     flow::run(source, items, line, sink, stop).await?;
+    deletes::apply(config).await?;
     Ok(())
 }
 

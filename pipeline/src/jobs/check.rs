@@ -1,14 +1,16 @@
 //! `tamiz check`: configuration, stages, model, broker and tables, all problems at once. Touches nothing.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
 use super::run::{blocking, chain};
 use super::{JobError, dead_letters_spec, posts_spec, scorer};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Problem};
 use crate::line::Line;
+use crate::observe;
+use crate::registry::Registry;
 use crate::source::SourceError;
-use crate::source::kafka::{KafkaConfig, KafkaSource, check_topics};
+use crate::source::kafka::reach;
 use crate::stages::decode::Origin;
 use crate::table::{Inspection, Store, TableSpec, inspect};
 
@@ -42,56 +44,27 @@ pub async fn check(config: &Config, out: &mut dyn Write) -> Result<(), JobError>
             None
         }
     };
-    let mut further = Vec::new();
+    let (mut further, mut registry) = (Vec::new(), None);
     if problems.is_empty() {
         match Line::new(config, scorer, Origin::Kafka, Arc::default()) {
             Ok(line) => {
                 further = line.further_heads().to_vec();
+                registry = line.registry.clone();
                 report.fine("stages", &line.steps().join(" → "))?
             }
             Err(error) => report.wrong("stages", &error.to_string())?,
         }
     }
-    let kafka = config.source.kafka.clone();
-    match blocking(move || broker(&kafka)).await {
-        Ok(cluster) => report.fine(
-            "kafka",
-            &format!("cluster {cluster}, topics {}", config.source.kafka.topics.join(", ")),
-        )?,
-        Err(error) => report.wrong("kafka", &chain(&error))?,
+    report.listen(config)?;
+    if let Some(registry) = registry {
+        report.registry(&registry).await?;
     }
-    match super::store(config) {
-        Ok(store) => {
-            report
-                .table("sink.posts", &config.sink.posts, &store, posts_spec(&further))
-                .await?;
-            report
-                .table(
-                    "sink.dead_letters",
-                    &config.sink.dead_letters,
-                    &store,
-                    dead_letters_spec(),
-                )
-                .await?;
-        }
-        Err(error) => report.wrong("sink.storage", &chain(&error))?,
-    }
+    report.kafka(config, &problems).await?;
+    report.tables(config, &further).await?;
     match report.problems {
         0 => Ok(()),
         problems => Err(JobError::Problems(problems)),
     }
-}
-
-/// The cluster's id, if a broker answers and the topics exist.
-pub(super) fn broker(kafka: &KafkaConfig) -> Result<String, SourceError> {
-    let client = kafka.client();
-    let cluster = KafkaSource::cluster_id(&client)?;
-    let consumer: rdkafka::consumer::BaseConsumer = client.create().map_err(|error| SourceError::Kafka {
-        what: "`source.kafka.options`".into(),
-        cause: error.to_string(),
-    })?;
-    check_topics(&consumer, &kafka.brokers, &kafka.topics)?;
-    Ok(cluster)
 }
 
 struct Report<'w> {
@@ -111,6 +84,67 @@ impl Report<'_> {
     fn wrong(&mut self, what: &str, message: &str) -> Result<(), JobError> {
         self.problems += 1;
         self.line("wrong", what, message)
+    }
+
+    /// Tries the address of the metrics; what cannot be read as one is told with the configuration.
+    fn listen(&mut self, config: &Config) -> Result<(), JobError> {
+        let told = match observe::bind(&config.metrics) {
+            Ok(Some(_)) => "free",
+            Err(JobError::Io { source, .. }) if source.kind() == ErrorKind::AddrInUse => {
+                "in use: by a pipeline of this configuration, if one runs; otherwise name another"
+            }
+            Err(error @ JobError::Io { .. }) => return self.wrong("metrics.listen", &chain(&error)),
+            Ok(None) | Err(_) => return Ok(()),
+        };
+        self.fine("metrics.listen", &format!("{}: {told}", config.metrics.listen))
+    }
+
+    async fn registry(&mut self, registry: &Registry) -> Result<(), JobError> {
+        match registry.greet().await {
+            Ok(()) => self.fine("input.registry", &format!("{} answers", registry.address())),
+            Err(words) => self.wrong("input.registry", &words),
+        }
+    }
+
+    /// `told` are the problems that the report names already.
+    async fn kafka(&mut self, config: &Config, told: &[Problem]) -> Result<(), JobError> {
+        let mut kafka = config.source.kafka.clone();
+        let letters = Some(&config.sink.dead_letter_topic.topic).filter(|topic| !topic.is_empty());
+        kafka.topics.extend(letters.cloned());
+        match blocking(move || reach(&kafka)).await {
+            Ok(cluster) => self.fine(
+                "kafka",
+                &format!("cluster {cluster}, topics {}", config.source.kafka.topics.join(", ")),
+            )?,
+            Err(JobError::Source(SourceError::Config(ConfigError(found)))) => {
+                for problem in found.iter().filter(|problem| !told.contains(problem)) {
+                    self.wrong(&problem.key, &problem.message)?;
+                }
+            }
+            Err(error) => self.wrong("kafka", &chain(&error))?,
+        }
+        Ok(())
+    }
+
+    async fn tables(&mut self, config: &Config, further: &[String]) -> Result<(), JobError> {
+        match super::store(config) {
+            Ok(store) => {
+                self.table("sink.posts", &config.sink.posts, &store, posts_spec(further))
+                    .await?;
+                self.table(
+                    "sink.dead_letters",
+                    &config.sink.dead_letters,
+                    &store,
+                    dead_letters_spec(),
+                )
+                .await?;
+                let deletes = config.deletes_address();
+                self.table("deletes.table", &deletes, &store, crate::deletes::deletes_spec())
+                    .await?;
+            }
+            Err(error) => self.wrong("sink.storage", &chain(&error))?,
+        }
+        Ok(())
     }
 
     async fn table(&mut self, key: &str, address: &str, store: &Store, spec: TableSpec) -> Result<(), JobError> {

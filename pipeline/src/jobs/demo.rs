@@ -162,6 +162,9 @@ fn prepare(config: &mut Config, dir: &Path, brokers: &str) -> Result<(), JobErro
     config.source.kafka.brokers = brokers.into();
     config.source.kafka.topics = vec![TOPIC.into()];
     config.source.kafka.group = "demo".into();
+    // The embedded broker is inside this process.
+    config.source.kafka.tls = Default::default();
+    config.source.kafka.sasl = Default::default();
     config.sink.posts = text(dir.join("posts"));
     config.sink.dead_letters = text(dir.join("dead_letters"));
     config.sink.flush_seconds = config.sink.flush_seconds.min(2.0);
@@ -180,7 +183,7 @@ fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
 type Feeder = std::thread::JoinHandle<Result<(), JobError>>;
 
 fn feed(config: &Config, posts: u64, stats: &Arc<Stats>, stop: &Stop) -> Result<Feeder, JobError> {
-    let producer = produce::producer(&config.source.kafka.client())?;
+    let producer = produce::producer(config.source.kafka.client()?)?;
     let (stats, stop) = (Arc::clone(stats), stop.clone());
     let feed = move || {
         for (number, post) in Posts::new(42, chrono::Utc::now().timestamp())

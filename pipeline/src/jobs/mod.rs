@@ -4,22 +4,28 @@
 //! |---|---|
 //! | `run` | [`run`] |
 //! | `batch` | [`batch`] |
+//! | `replay` | [`replay`] |
 //! | `demo` | [`demo`] |
 //! | `check` | [`check`] |
 //! | `sql` | [`sql`] |
 //! | `produce` | [`produce`] |
+//! | `table …` | [`table`] |
 //! | `model …` | [`model`] |
 
 pub mod batch;
+pub mod care;
 pub mod check;
+pub mod deletes;
 pub mod demo;
 mod embedded;
 pub mod model;
 pub mod posts;
 pub mod produce;
 pub mod progress;
+pub mod replay;
 pub mod run;
 pub mod sql;
+pub mod table;
 
 use std::io;
 use std::time::Duration;
@@ -28,6 +34,7 @@ use tamiz_model::{ModelError, Scorer};
 use tamiz_schemas::{dead_letters, posts as posts_table};
 
 use crate::config::{Config, ConfigError, Problem};
+use crate::deletes::DeletesTable;
 use crate::flow::FlowError;
 use crate::sink::{FlushRules, Tables};
 use crate::source::SourceError;
@@ -82,7 +89,7 @@ impl JobError {
     /// 2 for bad usage or configuration, 1 for a job that failed.
     pub fn exit_code(&self) -> u8 {
         match self {
-            JobError::Config(_) | JobError::Usage(_) => 2,
+            JobError::Config(_) | JobError::Usage(_) | JobError::Source(SourceError::Config(_)) => 2,
             _ => 1,
         }
     }
@@ -98,7 +105,9 @@ pub fn posts_spec(further: &[String]) -> TableSpec {
     TableSpec {
         name: "posts",
         schema: posts_table::schema_with(further.iter().map(String::as_str)),
-        growing: further.to_vec(),
+        growing: owned(&posts_table::GROWN_COLUMNS)
+            .chain(further.iter().cloned())
+            .collect(),
         partition_columns: posts_table::PARTITION_COLUMNS.map(String::from).to_vec(),
         stats_columns: posts_table::STATS_COLUMNS.map(String::from).to_vec(),
     }
@@ -109,10 +118,14 @@ pub fn dead_letters_spec() -> TableSpec {
     TableSpec {
         name: "dead_letters",
         schema: dead_letters::schema(),
-        growing: Vec::new(),
+        growing: owned(&dead_letters::GROWN_COLUMNS).collect(),
         partition_columns: dead_letters::PARTITION_COLUMNS.map(String::from).to_vec(),
         stats_columns: dead_letters::STATS_COLUMNS.map(String::from).to_vec(),
     }
+}
+
+fn owned(names: &[&str]) -> impl Iterator<Item = String> {
+    names.iter().map(|name| name.to_string())
 }
 
 /// Opens both tables for writing; makes those that are missing.
@@ -120,6 +133,8 @@ pub(crate) async fn open_tables(config: &Config, store: &Store, further: &[Strin
     Ok(Tables {
         posts: TableWriter::open(&config.sink.posts, store, posts_spec(further)).await?,
         dead_letters: TableWriter::open(&config.sink.dead_letters, store, dead_letters_spec()).await?,
+        letter_topic: None,
+        deletes: DeletesTable::new(config.deletes_address(), store.clone()),
     })
 }
 

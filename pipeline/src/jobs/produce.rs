@@ -1,10 +1,13 @@
 //! `tamiz produce`: JSON lines → Kafka, as fast as the broker takes them or at a given rate.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::JobError;
 use crate::config::Config;
 use crate::source::files::{Format, format_of, open_lines, read_line};
+use crate::source::kafka::{Access, Guard};
 use crate::source::{SourceError, Stop};
 
 /// How long the last messages may take to be acknowledged.
@@ -42,16 +46,26 @@ pub struct Produced {
 }
 
 /// Counts what the broker says.
-#[derive(Debug, Default)]
 pub struct Acknowledgements {
+    guard: Guard,
     delivered: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
 }
 
 impl ClientContext for Acknowledgements {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.guard.hear_log(level, facility, message);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka client");
+        self.guard.hear(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.guard.token()
     }
 }
 
@@ -75,8 +89,8 @@ impl ProducerContext for Acknowledgements {
 ///
 /// # Errors
 /// Options that librdkafka refuses.
-pub fn producer(client: &rdkafka::ClientConfig) -> Result<BaseProducer<Acknowledgements>, SourceError> {
-    let mut client = client.clone();
+pub fn producer(mut access: Access) -> Result<BaseProducer<Acknowledgements>, SourceError> {
+    let client = access.config_mut();
     for (name, value) in [
         ("enable.idempotence", "true"),
         ("linger.ms", "20"),
@@ -87,12 +101,12 @@ pub fn producer(client: &rdkafka::ClientConfig) -> Result<BaseProducer<Acknowled
         }
     }
     client.set("message.max.bytes", MAX_MESSAGE_BYTES);
-    client
-        .create_with_context(Acknowledgements::default())
-        .map_err(|error| SourceError::Kafka {
-            what: "the options in `source.kafka` are refused".into(),
-            cause: error.to_string(),
-        })
+    access.open(Acknowledgements {
+        guard: access.guard(),
+        delivered: AtomicU64::default(),
+        bytes: AtomicU64::default(),
+        failed: AtomicU64::default(),
+    })
 }
 
 /// Sends one message; waits while librdkafka's queue is full.
@@ -127,7 +141,7 @@ pub fn send<C: ProducerContext<DeliveryOpaque = ()>>(
 /// # Errors
 /// A missing topic or file, no broker, or messages that were not acknowledged.
 pub fn produce(config: &Config, options: &ProduceOptions, stop: &Stop) -> Result<Produced, JobError> {
-    let producer = producer(&config.source.kafka.client())?;
+    let producer = producer(config.source.kafka.client()?)?;
     check_topic(&producer, &options.topic, &config.source.kafka.brokers)?;
     let started = Instant::now();
     let mut sent = 0_u64;
@@ -186,11 +200,11 @@ fn finish(producer: &BaseProducer<Acknowledgements>, sent: u64) -> Result<Produc
 }
 
 fn check_topic(producer: &BaseProducer<Acknowledgements>, topic: &str, brokers: &str) -> Result<(), SourceError> {
-    let metadata = producer.client().fetch_metadata(Some(topic), Duration::from_secs(15));
-    let metadata = metadata.map_err(|error| SourceError::Kafka {
-        what: format!("no broker answers at {brokers}: check `source.kafka.brokers` and that Kafka runs"),
-        cause: error.to_string(),
-    })?;
+    let guard = &producer.context().guard;
+    let metadata = guard.ask(
+        |time| producer.poll(time),
+        |time| producer.client().fetch_metadata(Some(topic), time),
+    )?;
     let found: BTreeMap<&str, bool> = metadata
         .topics()
         .iter()

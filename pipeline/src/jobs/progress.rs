@@ -95,6 +95,8 @@ pub fn summary(steps: &[&'static str], done: &Snapshot, took: Duration) -> Strin
         ("counted, not stored", done.ignored),
         ("already in the table", done.replayed),
         ("conflicts", done.conflicts),
+        ("deletes", done.deletes),
+        ("taken back before they were committed", done.taken_back),
     ];
     for (what, count) in others.iter().filter(|(_, count)| *count > 0) {
         let _ = writeln!(text, "  {what}: {count}");

@@ -8,14 +8,15 @@ use rand::Rng;
 use tamiz_model::Scorer;
 use tokio::sync::mpsc;
 
-use super::check::broker;
-use super::{JobError, flush_rules, open_tables, posts_spec, store};
+use super::{JobError, deletes, flush_rules, open_tables, posts_spec, store};
 use crate::batch::TopicPartition;
 use crate::config::Config;
 use crate::flow::{self, FlowError, SOURCE_QUEUE};
+use crate::letter_topic::LetterTopic;
 use crate::line::Line;
+use crate::observe::Kind;
 use crate::sink::{Sink, app_id};
-use crate::source::kafka::{Committed, KafkaParts, KafkaSource, Resume};
+use crate::source::kafka::{Committed, KafkaParts, KafkaSource, Resume, reach};
 use crate::source::{Budget, SourceError, Stop};
 use crate::stages::decode::Origin;
 use crate::stats::Stats;
@@ -44,8 +45,9 @@ pub async fn run(
     config.check()?;
     let kafka = config.source.kafka.clone();
     // Asked before the tables are opened: a wrong topic should not leave empty tables behind.
-    let cluster = blocking(move || broker(&kafka)).await?;
+    let cluster = blocking(move || reach(&kafka)).await?;
     let prefix = format!("{}/{cluster}", config.pipeline.name);
+    let _caretaker = super::care::start(config)?;
     loop {
         let line = Line::new(config, scorer.clone(), Origin::Kafka, Arc::clone(&stats))?;
         match once(config, line, &prefix, until, stop.child()).await {
@@ -66,29 +68,54 @@ pub async fn run(
 
 async fn once(config: &Config, line: Line, prefix: &str, until: Until, stop: Stop) -> Result<(), JobError> {
     let store = store(config)?;
-    let tables = open_tables(config, &store, line.further_heads()).await?;
+    let mut tables = open_tables(config, &store, line.further_heads()).await?;
+    tables.letter_topic = letter_topic(config).await?;
     let reader = TableWriter::open(&config.sink.posts, &store, posts_spec(line.further_heads())).await?;
     let committed = Committed::default();
     let (out, items) = mpsc::channel(SOURCE_QUEUE);
+    let budget = Budget::new(config.limits.memory_bytes);
+    let stats = Arc::clone(&line.stats);
+    stats.watch().begin(Kind::Kafka, flush_rules(config).age, &budget, &out);
     let parts = KafkaParts {
         resume: resume(reader, prefix.to_string()),
         limits: config.batch_limits(),
-        budget: Budget::new(config.limits.memory_bytes),
+        budget,
         out,
         committed: Arc::clone(&committed),
         until_caught_up: until == Until::CaughtUp,
+        keys: config.input.deletes.tombstones,
+        stats: Arc::clone(&stats),
     };
     let kafka = config.source.kafka.clone();
     let source = blocking(move || KafkaSource::connect(&kafka, parts)).await?;
+    let _keeper = deletes::start(config)?;
     let sink = Sink::new(
         prefix.into(),
         tables,
         flush_rules(config),
-        Arc::clone(&line.stats),
+        Arc::clone(&stats),
         committed,
     );
-    flow::run(move |stop| source.run(stop), items, line, sink, stop).await?;
+    let source = move |stop: &Stop| {
+        let ended = source.run(stop);
+        stats.watch().health.source_ended();
+        ended
+    };
+    flow::run(source, items, line, sink, stop).await?;
+    if until == Until::CaughtUp {
+        // The next run may be long in coming.
+        deletes::apply(config).await?;
+    }
     Ok(())
+}
+
+/// The topic that dead letters go to as well, where the configuration names one.
+async fn letter_topic(config: &Config) -> Result<Option<LetterTopic>, JobError> {
+    let (kafka, topic) = (config.source.kafka.clone(), config.sink.dead_letter_topic.topic.clone());
+    if topic.is_empty() {
+        return Ok(None);
+    }
+    blocking(move || LetterTopic::connect(&kafka, &topic)).await.map(Some)
 }
 
 /// Asks the posts table, from the source's own thread, where partitions go on.

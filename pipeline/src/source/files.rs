@@ -191,6 +191,7 @@ pub fn read(
                 expected,
                 epoch: 0,
                 timestamp_micros: None,
+                key: None,
             },
             Some(&line),
         );

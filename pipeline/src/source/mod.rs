@@ -21,10 +21,15 @@ use tamiz_schemas::posts;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 
 use crate::batch::{Batch, Item, Offsets, Permit, Range, TopicPartition};
+use crate::config::ConfigError;
+use crate::observe::traces;
 use crate::stages::finish::{moment, now_micros};
 
 /// When the source read the row; becomes `ingested_at`.
 pub const INGESTED: &str = "ingested";
+
+/// Key of the message, where it is wanted: tombstones hold nothing else.
+pub const MESSAGE_KEY: &str = "message_key";
 
 /// What a row costs beside its payload, in the budget's count.
 const ROW_BYTES: usize = 64;
@@ -38,6 +43,7 @@ pub fn schema(payload: DataType) -> SchemaRef {
         Field::new(TIMESTAMP, posts::timestamp(), true),
         Field::new(INGESTED, posts::timestamp(), false),
         Field::new(PAYLOAD, payload, true),
+        Field::new(MESSAGE_KEY, DataType::Binary, true),
     ]))
 }
 
@@ -82,6 +88,11 @@ impl Budget {
             Ok(permit) => Some(Permit::new(bytes, permit)),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => None,
         }
+    }
+
+    /// Bytes that may be in flight.
+    pub fn limit(&self) -> usize {
+        self.kib as usize * 1024
     }
 
     /// Bytes in flight.
@@ -129,6 +140,12 @@ pub enum SourceError {
         /// librdkafka's words.
         cause: String,
     },
+    /// Brokers answer, but do not let us in.
+    #[error("kafka: {0}")]
+    Refused(String),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// What the table stores and what the topic holds do not fit.
     #[error("{0}")]
     Offsets(String),
@@ -167,6 +184,7 @@ pub(crate) struct Collector {
     offsets: Int64Builder,
     timestamps: TimestampMicrosecondBuilder,
     payloads: BinaryBuilder,
+    keys: BinaryBuilder,
     covered: BTreeMap<TopicPartition, Range>,
     rows: usize,
     bytes: usize,
@@ -181,6 +199,7 @@ impl Collector {
             offsets: Int64Builder::new(),
             timestamps: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
             payloads: BinaryBuilder::new(),
+            keys: BinaryBuilder::new(),
             covered: BTreeMap::new(),
             rows: 0,
             bytes: 0,
@@ -189,7 +208,7 @@ impl Collector {
     }
 
     /// Adds a row; `expected` is the offset that was next in its partition.
-    pub(crate) fn push(&mut self, at: &TopicPartition, row: RowAt, payload: Option<&[u8]>) {
+    pub(crate) fn push(&mut self, at: &TopicPartition, row: RowAt<'_>, payload: Option<&[u8]>) {
         if self.rows == 0 {
             self.opened = Instant::now();
         }
@@ -198,8 +217,9 @@ impl Collector {
         self.offsets.append_value(row.offset);
         self.timestamps.append_option(row.timestamp_micros);
         self.payloads.append_option(payload);
+        self.keys.append_option(row.key);
         self.rows += 1;
-        self.bytes += payload.map_or(0, <[u8]>::len) + ROW_BYTES;
+        self.bytes += payload.map_or(0, <[u8]>::len) + row.key.map_or(0, <[u8]>::len) + ROW_BYTES;
         let next = row.offset + 1;
         match self.covered.get_mut(at) {
             Some(range) => range.next = next,
@@ -208,6 +228,7 @@ impl Collector {
                     first: row.expected,
                     next,
                     epoch: row.epoch,
+                    stamped_micros: row.timestamp_micros,
                 };
                 self.covered.insert(at.clone(), range);
             }
@@ -237,6 +258,7 @@ impl Collector {
         let mut old = std::mem::replace(self, Collector::new());
         let (topics, partitions) = (old.topics.finish(), old.partitions.finish());
         let (offsets, timestamps, payloads) = (old.offsets.finish(), old.timestamps.finish(), old.payloads.finish());
+        let keys = old.keys.finish();
         for row in 0..topics.len() {
             let at = TopicPartition {
                 topic: topics.value(row).into(),
@@ -250,6 +272,7 @@ impl Collector {
                 expected: range.first,
                 epoch: range.epoch,
                 timestamp_micros: timestamps.is_valid(row).then(|| timestamps.value(row)),
+                key: keys.is_valid(row).then(|| keys.value(row)),
             };
             self.push(&at, row_at, payloads.is_valid(row).then(|| payloads.value(row)));
         }
@@ -265,6 +288,7 @@ impl Collector {
             Arc::new(done.timestamps.finish()),
             Arc::new(moment(now_micros(), done.rows)),
             Arc::new(done.payloads.finish()),
+            Arc::new(done.keys.finish()),
         ];
         batch(
             RecordBatch::try_new(schema(DataType::Binary), columns),
@@ -277,20 +301,24 @@ impl Collector {
 /// A batch around rows as read.
 pub(crate) fn batch(rows: Result<RecordBatch, arrow::error::ArrowError>, offsets: Offsets, permit: Permit) -> Batch {
     let rows = rows.expect("the builders were made for this schema and have one length");
+    let trace = traces::batch(rows.num_rows(), permit.bytes, offsets.len());
     Batch {
         source: rows.clone(),
         rows,
         rejects: Vec::new(),
+        deletes: Vec::new(),
         offsets,
         read_at: Instant::now(),
+        trace,
         permit,
     }
 }
 
 /// Where a row lay.
-pub(crate) struct RowAt {
+pub(crate) struct RowAt<'r> {
     pub(crate) offset: i64,
     pub(crate) expected: i64,
     pub(crate) epoch: u64,
     pub(crate) timestamp_micros: Option<i64>,
+    pub(crate) key: Option<&'r [u8]>,
 }

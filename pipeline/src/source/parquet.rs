@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -51,7 +51,13 @@ pub fn read(
             topic: Arc::clone(&input.topic),
             partition: 0,
         };
-        let offsets = Offsets::from([(at, Range { first, next, epoch: 0 })]);
+        let range = Range {
+            first,
+            next,
+            epoch: 0,
+            stamped_micros: None,
+        };
+        let offsets = Offsets::from([(at, range)]);
         if !send(
             out,
             Item::Batch(Box::new(batch(wrap(rows, input, first), offsets, permit))),
@@ -75,6 +81,7 @@ fn wrap(rows: RecordBatch, input: &Input, first: i64) -> Result<RecordBatch, arr
         Arc::new(TimestampMicrosecondArray::new_null(count).with_timezone("UTC")),
         Arc::new(moment(now_micros(), count)),
         Arc::new(payload),
+        Arc::new(BinaryArray::new_null(count)),
     ];
     RecordBatch::try_new(wrapped, columns)
 }

@@ -20,10 +20,12 @@ pub struct Columns {
     created_at: Place,
     author: Option<Place>,
     text: Place,
+    arrived: Option<Place>,
+    key: Option<Place>,
 }
 
-/// The rows that decode, and id, source, created_at, author and text for each.
-pub type Decoded = (Vec<u32>, [ArrayRef; 5]);
+/// The rows that decode, and id, source, created_at, author, text, arrived and key for each.
+pub type Decoded = (Vec<u32>, [ArrayRef; 7]);
 
 impl Columns {
     /// For a mapping.
@@ -34,6 +36,8 @@ impl Columns {
             created_at: mapping.created_at.clone(),
             author: mapping.author.clone(),
             text: mapping.text.clone(),
+            arrived: mapping.arrived.clone(),
+            key: mapping.key.clone(),
         }
     }
 
@@ -46,9 +50,14 @@ impl Columns {
         let id = text(&self.id, file)?;
         let source = text(&self.source, file)?;
         let (created_at, bad) = timestamps(&self.created_at, file)?;
-        let author = match &self.author {
-            Some(place) => text(place, file)?,
-            None => StringArray::new_null(rows),
+        let found = |place: &Option<Place>| match place {
+            Some(place) => text(place, file),
+            None => Ok(StringArray::new_null(rows)),
+        };
+        let (author, key) = (found(&self.author)?, found(&self.key)?);
+        let arrived = match &self.arrived {
+            Some(place) => timestamps(place, file)?.0,
+            None => TimestampMicrosecondArray::new_null(rows).with_timezone("UTC"),
         };
         let mut words = text(&self.text, file)?;
         if format == TextFormat::Html {
@@ -65,12 +74,14 @@ impl Columns {
         let mut keep = vec![true; rows];
         refused.iter().for_each(|one| keep[one.index] = false);
         let index: Vec<u32> = (0..rows as u32).filter(|row| keep[*row as usize]).collect();
-        let all: [ArrayRef; 5] = [
+        let all: [ArrayRef; 7] = [
             Arc::new(id),
             Arc::new(source),
             Arc::new(created_at),
             Arc::new(author),
             Arc::new(words),
+            Arc::new(arrived),
+            Arc::new(key),
         ];
         if refused.is_empty() {
             return Ok(((index, all), refused));

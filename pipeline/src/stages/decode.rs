@@ -1,4 +1,5 @@
-//! Payload → fields: JSON by the mapping, in one pass; rows of a Parquet file by column.
+//! Payload → fields: JSON, Avro or Protobuf by the mapping, in one pass; rows of a Parquet file by column. Records that
+//! take posts back leave the rows here, as deletes.
 
 use std::sync::Arc;
 
@@ -9,16 +10,26 @@ use arrow::array::{
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tamiz_schemas::columns::*;
-use tamiz_schemas::extract::{ExtractError, Extractor, Fields, Found, Scalar};
-use tamiz_schemas::mapping::{Mapping, TextFormat};
+use tamiz_schemas::extract::{Delete, Fields, Found, Record, Scalar};
+use tamiz_schemas::mapping::{Mapping, Place, TextFormat};
 use tamiz_schemas::{posts, time};
 
 use super::columns::Columns;
+use super::deletes::{Named, Naming};
 use super::html;
-use crate::source::INGESTED;
-use crate::stage::{Outcome, ROW, Refused, Stage, StageError};
+use super::payloads::{Payloads, Refusal};
+use super::validate::is_source;
+use crate::registry::Schemas;
+use crate::source::{INGESTED, MESSAGE_KEY};
+use crate::stage::{Outcome, ROW, Refused, Stage, StageError, TakenBack};
 
 const NAME: &str = "decode";
+
+/// Internal column: when the post arrived, by its payload or else by Kafka.
+pub const ARRIVED: &str = "arrived";
+
+/// Longest name of a post in a delete.
+const MAX_NAME_BYTES: usize = 512;
 
 /// Where rows come from: only rows from Kafka have whereabouts to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,23 +42,36 @@ pub enum Origin {
 
 /// The stage.
 pub struct Decode {
-    extractor: Extractor,
+    payloads: Payloads,
     columns: Columns,
     text_format: TextFormat,
     max_payload_bytes: usize,
     origin: Origin,
+    naming: Naming,
+    /// The source of posts, where all have the same: a tombstone says nothing of it.
+    source: Option<String>,
 }
 
 impl Decode {
-    /// A decoder for a mapping; payloads larger than `max_payload_bytes` are refused unparsed.
-    pub fn new(mapping: &Mapping, max_payload_bytes: usize, origin: Origin) -> Self {
+    /// A decoder of JSON for a mapping; payloads larger than `max_payload_bytes` are refused unparsed.
+    pub fn new(mapping: &Mapping, max_payload_bytes: usize, origin: Origin, naming: Naming) -> Self {
         Decode {
-            extractor: Extractor::new(mapping),
+            payloads: Payloads::json(mapping),
             columns: Columns::new(mapping),
             text_format: mapping.text_format,
             max_payload_bytes,
             origin,
+            naming,
+            source: match &mapping.source {
+                Place::Value { value } => Some(value.clone()),
+                _ => None,
+            },
         }
+    }
+
+    /// The same for payloads that are read otherwise.
+    pub fn with(self, payloads: Payloads) -> Self {
+        Decode { payloads, ..self }
     }
 
     fn fields(&self) -> Vec<Field> {
@@ -60,31 +84,49 @@ impl Decode {
             Field::new(TEXT, DataType::Utf8, true),
             Field::new(INGESTED_AT, posts::timestamp(), false),
             Field::new(KAFKA, DataType::Struct(posts::kafka_fields()), true),
+            Field::new(ARRIVED, posts::timestamp(), true),
+            Field::new(DELETE_KEY, DataType::Utf8, true),
         ]
     }
 
-    fn json(&self, payloads: &BinaryArray) -> (Decoded, Vec<Refused>) {
-        let mut decoded = Decoded::with_capacity(payloads.len(), payloads.value_data().len());
-        let mut refused = Vec::new();
+    fn bytes(&self, payloads: &BinaryArray, keys: &BinaryArray) -> Read {
+        let mut read = Read {
+            posts: Decoded::with_capacity(payloads.len(), payloads.value_data().len()),
+            refused: Vec::new(),
+            deletes: Vec::new(),
+        };
+        let schemas = self.payloads.schemas();
         for index in 0..payloads.len() {
             let payload = payloads.is_valid(index).then(|| payloads.value(index));
-            if let Err((reason, detail)) = self.one(payload, index, &mut decoded) {
-                refused.push(Refused { index, reason, detail });
+            let key = keys.is_valid(index).then(|| keys.value(index));
+            match self.one((payload, key), &schemas, index, &mut read.posts) {
+                Ok(None) => {}
+                Ok(Some((source, named))) => read.deletes.push(TakenBack { index, source, named }),
+                Err((reason, detail)) => read.refused.push(Refused { index, reason, detail }),
             }
         }
-        (decoded, refused)
+        read
     }
 
-    fn one(&self, payload: Option<&[u8]>, index: usize, out: &mut Decoded) -> Result<(), (&'static str, String)> {
-        let payload = payload.ok_or(("no_payload", "the message has no payload (a tombstone)".to_string()))?;
+    /// Puts a post into `out`, or tells what is taken back.
+    fn one(
+        &self,
+        (payload, key): (Option<&[u8]>, Option<&[u8]>),
+        schemas: &Schemas,
+        index: usize,
+        out: &mut Decoded,
+    ) -> Result<Option<Ended>, Refusal> {
+        let Some(payload) = payload else {
+            return self.tombstone(key).map(Some);
+        };
         if payload.len() > self.max_payload_bytes {
             let detail = format!("{} bytes, {} allowed", payload.len(), self.max_payload_bytes);
             return Err(("too_large", detail));
         }
-        let fields = self
-            .extractor
-            .extract(payload)
-            .map_err(|error| (reason(&error), error.to_string()))?;
+        let fields = match self.payloads.read(schemas, payload)? {
+            Record::Post(fields) => fields,
+            Record::Delete(delete) => return self.delete(&delete).map(Some),
+        };
         let created_at = created_at(&fields.created_at)?;
         for (name, found) in [
             (ID, &fields.id),
@@ -93,23 +135,71 @@ impl Decode {
             (TEXT, &fields.text),
         ] {
             if matches!(found, Found::Scalar(Scalar::Compound)) {
-                return Err(("wrong_type", format!("`{name}` is an array or object, text is wanted")));
+                return Err((
+                    "wrong_type",
+                    format!("`{name}` is an array, an object or no text; text is wanted"),
+                ));
             }
         }
         out.push(index, &fields, created_at, self.text_format);
-        Ok(())
+        Ok(None)
+    }
+
+    fn tombstone(&self, key: Option<&[u8]>) -> Result<Ended, Refusal> {
+        let no_payload = |detail: &str| ("no_payload", detail.to_owned());
+        if !self.naming.tombstones() {
+            return Err(no_payload("the message has no payload (a tombstone)"));
+        }
+        let key = key.filter(|key| !key.is_empty());
+        let key = key.ok_or_else(|| no_payload("the message has neither a payload nor a key"))?;
+        if key.len() > MAX_NAME_BYTES {
+            return Err(("bad_delete", format!("the key is {} bytes long", key.len())));
+        }
+        let named = self
+            .naming
+            .tombstone(key)
+            .map_err(|why| ("bad_delete", why.to_owned()))?;
+        Ok((self.source.clone(), named))
+    }
+
+    fn delete(&self, delete: &Delete) -> Result<Ended, Refusal> {
+        let bad = |detail: &str| ("bad_delete", detail.to_owned());
+        let text = |found: &Found| match found {
+            Found::Missing => Ok(None),
+            Found::Scalar(scalar) => scalar.text().map(|text| Some(text.into_owned())).ok_or(()),
+        };
+        let compound = |()| bad("an array, an object or no text stands where the delete names its post");
+        let name = text(&delete.id).map_err(compound)?.filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| bad("the delete does not say which post"))?;
+        if name.len() > MAX_NAME_BYTES {
+            return Err((
+                "bad_delete",
+                format!("the name of the post is {} bytes long", name.len()),
+            ));
+        }
+        let source = text(&delete.source)
+            .map_err(compound)?
+            .filter(|source| !source.is_empty());
+        if source.as_deref().is_some_and(|source| !is_source(source)) {
+            return Err(bad("`source` cannot be that of a post"));
+        }
+        let author = text(&delete.author).map_err(compound)?.unwrap_or_default();
+        let named = self.naming.record(&name, &author).map_err(bad)?;
+        Ok((source, named))
     }
 }
 
-fn reason(error: &ExtractError) -> &'static str {
-    match error {
-        ExtractError::Utf8(_) => "not_utf8",
-        ExtractError::Json(_) => "not_json",
-        ExtractError::NotAPost(_) => "not_a_post",
-    }
+/// Source and name of a post that is taken back.
+type Ended = (Option<String>, Named);
+
+/// What payloads turned out to be.
+struct Read {
+    posts: Decoded,
+    refused: Vec<Refused>,
+    deletes: Vec<TakenBack>,
 }
 
-fn created_at(found: &Found) -> Result<Option<i64>, (&'static str, String)> {
+fn created_at(found: &Found) -> Result<Option<i64>, Refusal> {
     let bad = || {
         (
             "bad_timestamp",
@@ -121,8 +211,13 @@ fn created_at(found: &Found) -> Result<Option<i64>, (&'static str, String)> {
         Found::Scalar(Scalar::Text(text)) => time::parse(text).map(Some).ok_or_else(bad),
         Found::Scalar(Scalar::Whole(n)) => time::from_epoch(*n as f64).map(Some).ok_or_else(bad),
         Found::Scalar(Scalar::Float(n)) => time::from_epoch(*n).map(Some).ok_or_else(bad),
+        Found::Scalar(Scalar::Moment(micros)) => Ok(Some(*micros)),
         Found::Scalar(_) => Err(bad()),
     }
+}
+
+fn created_at_of(found: &Found) -> Option<i64> {
+    created_at(found).ok().flatten()
 }
 
 /// Columns under construction: only the rows that decode.
@@ -133,6 +228,8 @@ struct Decoded {
     created_at: TimestampMicrosecondBuilder,
     author: StringBuilder,
     text: StringBuilder,
+    arrived: TimestampMicrosecondBuilder,
+    key: StringBuilder,
 }
 
 impl Decoded {
@@ -144,7 +241,22 @@ impl Decoded {
             created_at: TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"),
             author: StringBuilder::with_capacity(rows, rows * 16),
             text: StringBuilder::with_capacity(rows, bytes / 2),
+            arrived: TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"),
+            key: StringBuilder::new(),
         }
+    }
+
+    fn finish(&mut self) -> (Vec<u32>, [ArrayRef; 7]) {
+        let columns: [ArrayRef; 7] = [
+            Arc::new(self.id.finish()),
+            Arc::new(self.source.finish()),
+            Arc::new(self.created_at.finish()),
+            Arc::new(self.author.finish()),
+            Arc::new(self.text.finish()),
+            Arc::new(self.arrived.finish()),
+            Arc::new(self.key.finish()),
+        ];
+        (std::mem::take(&mut self.rows), columns)
     }
 
     fn push(&mut self, index: usize, fields: &Fields, created_at: Option<i64>, format: TextFormat) {
@@ -153,6 +265,9 @@ impl Decoded {
         append(&mut self.source, &fields.source);
         append(&mut self.author, &fields.author);
         self.created_at.append_option(created_at);
+        // One that cannot be read is as good as none: nothing but a mark hangs on it.
+        self.arrived.append_option(created_at_of(&fields.arrived));
+        append(&mut self.key, &fields.key);
         match (format, &fields.text) {
             (TextFormat::Html, Found::Scalar(Scalar::Text(text))) => self.text.append_value(html::strip(text)),
             (_, text) => append(&mut self.text, text),
@@ -194,21 +309,16 @@ impl Stage for Decode {
             column: PAYLOAD,
             wanted: "bytes or a struct",
         })?;
+        let mut deletes = Vec::new();
         let (decoded, refused) = match payload.data_type() {
             DataType::Struct(_) => self.columns.decode(payload.as_struct(), self.text_format)?,
             _ => {
-                let (mut decoded, refused) = self.json(payload.as_binary());
-                let columns: [ArrayRef; 5] = [
-                    Arc::new(decoded.id.finish()),
-                    Arc::new(decoded.source.finish()),
-                    Arc::new(decoded.created_at.finish()),
-                    Arc::new(decoded.author.finish()),
-                    Arc::new(decoded.text.finish()),
-                ];
-                ((decoded.rows, columns), refused)
+                let mut read = self.bytes(payload.as_binary(), keys(&rows)?);
+                deletes = read.deletes;
+                (read.posts.finish(), read.refused)
             }
         };
-        let (index, [id, source, created_at, author, text]) = decoded;
+        let (index, [id, source, created_at, author, text, arrived, key]) = decoded;
         let index = UInt32Array::from(index);
         let kept = take_record_batch(&rows.project(&whereabouts(&rows)?)?, &index)?;
         let ingested = kept.column_by_name(INGESTED).cloned().ok_or(StageError::Column {
@@ -217,6 +327,10 @@ impl Stage for Decode {
             wanted: "timestamp",
         })?;
         let kafka = self.kafka(&kept)?;
+        let arrived = arrived_or(arrived.as_primitive(), kept.column(3).as_primitive());
+        let delete_key = self
+            .naming
+            .keys(id.as_string(), author.as_string(), key.as_string(), keys(&kept)?);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(index),
             id,
@@ -226,15 +340,36 @@ impl Stage for Decode {
             text,
             ingested,
             Arc::new(kafka),
+            Arc::new(arrived),
+            Arc::new(delete_key),
         ];
         let rows = RecordBatch::try_new(Arc::new(Schema::new(self.fields())), columns)?;
-        Ok(Outcome { rows, refused })
+        Ok(Outcome { rows, refused, deletes })
     }
+}
+
+/// Keys of the messages.
+fn keys(rows: &RecordBatch) -> Result<&BinaryArray, StageError> {
+    let keys = rows
+        .column_by_name(MESSAGE_KEY)
+        .and_then(|column| column.as_binary_opt());
+    keys.ok_or(StageError::Column {
+        stage: NAME,
+        column: MESSAGE_KEY,
+        wanted: "bytes",
+    })
+}
+
+/// What payloads say of their arrival, and where they say nothing what Kafka says.
+fn arrived_or(payload: &TimestampMicrosecondArray, kafka: &TimestampMicrosecondArray) -> TimestampMicrosecondArray {
+    let both = payload.iter().zip(kafka.iter());
+    let times: TimestampMicrosecondArray = both.map(|(payload, kafka)| payload.or(kafka)).collect();
+    times.with_timezone("UTC")
 }
 
 fn whereabouts(rows: &RecordBatch) -> Result<Vec<usize>, StageError> {
     let schema = rows.schema();
-    [TOPIC_NAME, PARTITION, OFFSET, TIMESTAMP, INGESTED]
+    [TOPIC_NAME, PARTITION, OFFSET, TIMESTAMP, INGESTED, MESSAGE_KEY]
         .iter()
         .map(|name| Ok(schema.index_of(name)?))
         .collect()

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, Date32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt32Array,
+    TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
@@ -15,10 +16,11 @@ use tamiz_schemas::columns::*;
 use tamiz_schemas::{dead_letters, posts};
 
 use super::time;
-use crate::batch::{Batch, Offsets, Permit, Reject};
+use crate::batch::{Batch, Delete, Offsets, Permit, Reject};
+use crate::observe::traces;
 use crate::source::INGESTED;
 use crate::stage::StageError;
-use crate::stats::Stats;
+use crate::stats::{StageCount, Stats};
 
 const NAME: &str = "finish";
 
@@ -38,12 +40,16 @@ pub struct Finished {
     pub posts: RecordBatch,
     /// Rows of `dead_letters`.
     pub dead_letters: RecordBatch,
+    /// Rows of `deletes`.
+    pub deletes: RecordBatch,
     /// Per row of `posts`: index in the batch as read; with `source`, tells its offset.
     pub post_origins: Origins,
     /// Per row of `dead_letters`.
     pub dead_letter_origins: Origins,
     /// What the batch covers.
     pub offsets: Offsets,
+    /// Its trace.
+    pub trace: tracing::Span,
     /// Its share of the byte budget.
     pub permit: Permit,
 }
@@ -61,14 +67,7 @@ pub struct Origins {
 
 impl Origins {
     fn of(source: &RecordBatch, rows: &UInt32Array) -> Result<Self, StageError> {
-        let column = |column: &'static str| {
-            let array = source.column_by_name(column).ok_or(StageError::Column {
-                stage: NAME,
-                column,
-                wanted: "any",
-            })?;
-            Ok::<_, StageError>(take(array, rows, None)?)
-        };
+        let column = |column| at(source, column, rows);
         let topics = column(TOPIC_NAME)?.as_string::<i32>().clone();
         Ok(Origins {
             topics,
@@ -83,14 +82,19 @@ impl Origins {
 /// # Errors
 /// A column of the table is missing: the chain is incomplete.
 pub fn finish(batch: Batch, rules: &DeadLetterRules, stats: &Stats) -> Result<Finished, StageError> {
+    let started = Instant::now();
     let Batch {
         rows,
         source,
         mut rejects,
+        deletes,
         offsets,
+        trace,
         permit,
         ..
     } = batch;
+    let stage = traces::stage(&trace, NAME, rows.num_rows());
+    none_lost(source.num_rows(), rows.num_rows(), rejects.len(), deletes.len())?;
     for reject in &rejects {
         stats.reject(reject.stage, reject.reason, !rules.ignore.contains(reject.reason));
     }
@@ -103,13 +107,35 @@ pub fn finish(batch: Batch, rules: &DeadLetterRules, stats: &Stats) -> Result<Fi
     let post_origins = Origins::of(&source, &index)?;
     let rejected = UInt32Array::from_iter_values(rejects.iter().map(|reject| reject.row));
     let dead_letter_origins = Origins::of(&source, &rejected)?;
+    let posts = project(&rows)?;
+    let deletes = taken_back(&source, deletes)?;
+    let dead_letters = letters(&source, &rejects, &rejected, &dead_letter_origins, rules.keep_payload)?;
+    drop(stage);
+    stats.stage(NAME, StageCount::new(rows.num_rows(), 0, started.elapsed()));
+    stats.watch().health.batch_out();
     Ok(Finished {
-        posts: project(&rows)?,
-        dead_letters: letters(&source, &rejects, &rejected, &dead_letter_origins, rules.keep_payload)?,
+        posts,
+        deletes,
+        dead_letters,
         post_origins,
         dead_letter_origins,
         offsets,
+        trace,
         permit,
+    })
+}
+
+/// Every row read is a post, a reject or a delete.
+fn none_lost(input: usize, output: usize, refused: usize, deletes: usize) -> Result<(), StageError> {
+    if output + refused + deletes == input {
+        return Ok(());
+    }
+    Err(StageError::Lost {
+        stage: NAME,
+        input,
+        output,
+        refused,
+        deletes,
     })
 }
 
@@ -135,6 +161,36 @@ fn project(rows: &RecordBatch) -> Result<RecordBatch, StageError> {
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
+/// A column of the batch as read, at these rows of it.
+fn at(source: &RecordBatch, column: &'static str, rows: &UInt32Array) -> Result<ArrayRef, StageError> {
+    let array = source.column_by_name(column).ok_or(StageError::Column {
+        stage: NAME,
+        column,
+        wanted: "any",
+    })?;
+    Ok(take(array, rows, None)?)
+}
+
+fn taken_back(source: &RecordBatch, deletes: Vec<Delete>) -> Result<RecordBatch, StageError> {
+    let rows = UInt32Array::from_iter_values(deletes.iter().map(|delete| delete.row));
+    let at = |column| at(source, column, &rows);
+    let recorded_at = at(INGESTED)?;
+    let text =
+        |of: fn(&Delete) -> Option<&String>| -> ArrayRef { Arc::new(deletes.iter().map(of).collect::<StringArray>()) };
+    let columns: Vec<ArrayRef> = vec![
+        cast(&recorded_at, &DataType::Date32)?,
+        recorded_at,
+        text(|delete| delete.source.as_ref()),
+        text(|delete| delete.named.id.as_ref()),
+        text(|delete| delete.named.key.as_ref()),
+        at(TOPIC_NAME)?,
+        at(PARTITION)?,
+        at(OFFSET)?,
+        at(TIMESTAMP)?,
+    ];
+    Ok(RecordBatch::try_new(tamiz_schemas::deletes::schema(), columns)?)
+}
+
 fn letters(
     source: &RecordBatch,
     rejects: &[Reject],
@@ -142,14 +198,7 @@ fn letters(
     origins: &Origins,
     keep_payload: bool,
 ) -> Result<RecordBatch, StageError> {
-    let at = |column: &'static str| {
-        let array = source.column_by_name(column).ok_or(StageError::Column {
-            stage: NAME,
-            column,
-            wanted: "any",
-        })?;
-        Ok::<_, StageError>(take(array, rows, None)?)
-    };
+    let at = |column| at(source, column, rows);
     let rejected_at = at(INGESTED)?;
     let date: Date32Array = cast(&rejected_at, &DataType::Date32)?.as_primitive().clone();
     let payloads = Payloads::new(source, rejects)?;
@@ -182,6 +231,8 @@ fn letters(
         Arc::new(StringArray::from(hashes)),
         Arc::new(Int64Array::from(sizes)),
         Arc::new(kept.finish()),
+        new_null_array(&posts::timestamp(), rejects.len()),
+        new_null_array(&DataType::Utf8, rejects.len()),
     ];
     Ok(RecordBatch::try_new(dead_letters::schema(), columns)?)
 }

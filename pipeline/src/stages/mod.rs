@@ -1,17 +1,22 @@
 //! The stages, each a thin wrapper that puts a kernel on a batch.
 //!
-//! The order is fixed in [`crate::line`]: decode, validate, normalize, language, noise, scrub, duplicates, score, finish.
+//! The order is fixed in [`crate::line`]: decode, validate, late, normalize, language, noise, scrub, duplicates, score, finish.
 
 pub mod columns;
 pub mod decode;
+pub mod deletes;
 pub mod duplicates;
 pub mod finish;
 pub mod html;
 pub mod language;
+pub mod late;
 pub mod noise;
 pub mod normalize;
+pub mod payloads;
 pub mod score;
 pub mod scrub;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 use std::sync::Arc;

@@ -6,17 +6,21 @@ use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
-use tamiz_model::Scorer;
+use tamiz_model::{Scored, Scorer, Scores};
 use tamiz_schemas::columns::*;
 use tamiz_schemas::posts;
 
 use super::{text, with_columns};
 use crate::batch::Batch;
-use crate::stage::StageError;
-use crate::stats::Stats;
+use crate::observe::traces;
+use crate::stage::{Outcome, ROW, Refused, StageError};
+use crate::stats::{StageCount, Stats};
 
-/// Name in metrics and messages.
+/// Name in dead letters, metrics and messages.
 pub const NAME: &str = "score";
+
+/// The reason of rows that the model cannot do.
+const MODEL_FAILED: &str = "model_failed";
 
 /// Scores batches; without a model it leaves the columns empty.
 #[derive(Clone)]
@@ -58,53 +62,85 @@ impl Scoring {
         &self.further
     }
 
-    /// Adds sentiment, topic, n_tokens, truncated, model and a column per further head to the batch.
+    /// Adds sentiment, topic, n_tokens, truncated, model and a column per further head to the batch. A row that the model
+    /// cannot do, alone and after smaller batches were tried, is refused.
     ///
     /// # Errors
-    /// The model failed on this batch.
-    pub async fn apply(&self, mut batch: Batch, stats: &Stats) -> Result<Batch, StageError> {
+    /// The model cannot work at all: no row is to blame, and nothing of the batch may be committed.
+    pub async fn apply(&self, batch: Batch, stats: &Stats) -> Result<Batch, StageError> {
         let started = Instant::now();
         let rows = batch.rows.num_rows();
-        let columns = match &self.scorer {
-            Some(scorer) if rows > 0 => {
-                let scores = scorer.score(text(&batch.rows, NAME, TEXT)?).await?;
-                let head = |name: &str| {
-                    let found = scores.heads.iter().find(|head| head.head.name == name);
-                    found.ok_or_else(|| StageError::Model(format!("the model gave no scores for head `{name}`")))
-                };
-                let sentiment =
-                    tamiz_udfs::scores::sentiment(&scores).map_err(|error| StageError::Model(error.to_string()))?;
-                let topic = tamiz_udfs::scores::label_confidence(head(TOPIC)?);
-                let identity = self.identity.as_deref().unwrap_or_default();
-                let model = StringArray::from_iter_values(std::iter::repeat_n(identity, rows));
-                let mut columns = columns(
-                    sentiment,
-                    topic,
-                    scores.n_tokens.clone(),
-                    scores.truncated.clone(),
-                    model,
-                );
-                for name in &self.further {
-                    columns.push(label_column(name, tamiz_udfs::scores::label_confidence(head(name)?)));
-                }
-                columns
-            }
-            _ => {
-                let none = || StructArray::new_null(posts::label_fields(), rows);
-                let mut columns = columns(
-                    StructArray::new_null(posts::sentiment_fields(), rows),
-                    none(),
-                    Int32Array::new_null(rows),
-                    BooleanArray::new_null(rows),
-                    StringArray::new_null(rows),
-                );
-                columns.extend(self.further.iter().map(|name| label_column(name, none())));
-                columns
-            }
+        let trace = traces::stage(&batch.trace, NAME, rows);
+        let scored = match &self.scorer {
+            Some(scorer) if rows > 0 => Some(scorer.score_each(text(&batch.rows, NAME, TEXT)?).await?),
+            _ => None,
         };
-        batch.rows = with_columns(batch.rows, columns)?;
-        stats.stage(NAME, rows, 0, started.elapsed());
+        let (batch, refused) = self.put(batch, scored)?;
+        traces::refused(&trace, refused);
+        stats.stage(NAME, StageCount::new(rows, refused, started.elapsed()));
         Ok(batch)
+    }
+
+    /// Puts scores on the rows that have some, and refuses the others; tells how many.
+    pub(super) fn put(&self, mut batch: Batch, scored: Option<Scored>) -> Result<(Batch, usize), StageError> {
+        let rows = batch.rows.num_rows();
+        let (columns, failed) = match scored {
+            Some(scored) => (self.scores(&scored.scores, rows)?, scored.failed),
+            None => (self.nothing(rows), Vec::new()),
+        };
+        let refused: Vec<Refused> = failed
+            .into_iter()
+            .map(|failed| Refused {
+                index: failed.row,
+                reason: MODEL_FAILED,
+                detail: failed.reason.to_string(),
+            })
+            .collect();
+        let index = batch.rows.column_by_name(ROW).cloned();
+        let outcome = Outcome::without(with_columns(batch.rows, columns)?, refused)?;
+        let (output, refused) = (outcome.rows.num_rows(), outcome.refused.len());
+        batch.rows = outcome.rows;
+        batch.reject(NAME, index.as_ref(), outcome.refused);
+        if output + refused != rows {
+            return Err(StageError::Lost {
+                stage: NAME,
+                input: rows,
+                output,
+                refused,
+                deletes: 0,
+            });
+        }
+        Ok((batch, refused))
+    }
+
+    fn scores(&self, scores: &Scores, rows: usize) -> Result<Vec<(Field, ArrayRef)>, StageError> {
+        let head = |name: &str| {
+            let found = scores.heads.iter().find(|head| head.head.name == name);
+            found.ok_or_else(|| StageError::Model(format!("the model gave no scores for head `{name}`")))
+        };
+        let sentiment = tamiz_udfs::scores::sentiment(scores).map_err(|error| StageError::Model(error.to_string()))?;
+        let topic = tamiz_udfs::scores::label_confidence(head(TOPIC)?);
+        let identity = self.identity.as_deref().unwrap_or_default();
+        let model = StringArray::from_iter_values(std::iter::repeat_n(identity, rows));
+        let (n_tokens, truncated) = (scores.n_tokens.clone(), scores.truncated.clone());
+        let mut columns = columns(sentiment, topic, n_tokens, truncated, model);
+        for name in &self.further {
+            columns.push(label_column(name, tamiz_udfs::scores::label_confidence(head(name)?)));
+        }
+        Ok(columns)
+    }
+
+    fn nothing(&self, rows: usize) -> Vec<(Field, ArrayRef)> {
+        let none = || StructArray::new_null(posts::label_fields(), rows);
+        let mut columns = columns(
+            StructArray::new_null(posts::sentiment_fields(), rows),
+            none(),
+            Int32Array::new_null(rows),
+            BooleanArray::new_null(rows),
+            StringArray::new_null(rows),
+        );
+        columns.extend(self.further.iter().map(|name| label_column(name, none())));
+        columns
     }
 }
 

@@ -22,6 +22,27 @@ pub enum Authors {
     Drop,
 }
 
+impl Authors {
+    /// What stands for an author in rows.
+    fn name(&self, author: &str) -> Option<String> {
+        match self {
+            Authors::Drop => None,
+            Authors::Pseudonym(key) => Some(format!("u_{}", key.pseudonym(author))),
+        }
+    }
+
+    /// `id` with that in place of its author; `None` where no author is in it.
+    pub fn replaced(&self, id: &str, author: &str) -> Option<String> {
+        if author.is_empty() || !id.contains(author) {
+            return None;
+        }
+        replaced(id, author, self.name(author).as_deref().unwrap_or(NOBODY))
+    }
+}
+
+/// Stands in an identifier for an author who is dropped.
+const NOBODY: &str = "author";
+
 /// The stage.
 pub struct Scrub {
     scrubber: Scrubber,
@@ -35,13 +56,7 @@ impl Scrub {
     }
 
     fn authors(&self, authors: &StringArray) -> StringArray {
-        match &self.authors {
-            Authors::Drop => StringArray::new_null(authors.len()),
-            Authors::Pseudonym(key) => authors
-                .iter()
-                .map(|author| author.map(|name| format!("u_{}", key.pseudonym(name))))
-                .collect(),
-        }
+        authors.iter().map(|author| self.authors.name(author?)).collect()
     }
 }
 
@@ -54,7 +69,7 @@ fn ids(ids: &StringArray, authors: &StringArray, pseudonyms: &StringArray) -> St
         let name = if pseudonyms.is_valid(row) {
             pseudonyms.value(row)
         } else {
-            "author"
+            NOBODY
         };
         match replaced(id, author, name) {
             Some(id) => out.append_value(id),

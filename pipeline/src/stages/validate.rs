@@ -103,7 +103,7 @@ struct Row<'b> {
     ingested_at: &'b TimestampMicrosecondArray,
 }
 
-fn is_source(name: &str) -> bool {
+pub(super) fn is_source(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     name.len() <= MAX_SOURCE_BYTES && name.bytes().all(allowed) && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }

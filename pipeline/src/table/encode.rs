@@ -12,9 +12,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use sha2::{Digest, Sha256};
 
 use super::spec::TableSpec;
 use super::stats::FileStats;
+use super::whereabouts::Whereabouts;
 
 /// A file is closed when it holds this many bytes.
 const MAX_FILE_BYTES: usize = 128 << 20;
@@ -28,6 +30,9 @@ const LONG_RUN_ROWS: usize = 512;
 pub(super) struct File {
     pub(super) bytes: Bytes,
     pub(super) stats: FileStats,
+    pub(super) whereabouts: Whereabouts,
+    /// SHA-256 of the bytes, hexadecimal. Slower than a checksum, and anybody can check it with `sha256sum`.
+    pub(super) sha256: String,
 }
 
 /// How the files of a table are laid out: all columns but those of the partitioning.
@@ -73,33 +78,31 @@ impl Layout {
         Ok(batch.project(&self.columns)?.with_schema(self.schema.clone())?)
     }
 
+    /// As files are laid out that grow to about so many bytes.
+    pub(super) fn of_size(spec: &TableSpec, bytes: usize) -> Layout {
+        Layout {
+            max_file_bytes: bytes,
+            ..Layout::new(spec)
+        }
+    }
+
+    /// The columns of a data file, without those of the partitioning.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// Writes `rows` (batch and row) of projected batches; several files when they are large.
-    pub(super) fn encode(&self, batches: &[RecordBatch], rows: &[(usize, usize)]) -> Result<Vec<File>, ParquetError> {
+    pub(super) fn encode(
+        self: &Arc<Self>,
+        batches: &[RecordBatch],
+        rows: &[(usize, usize)],
+    ) -> Result<Vec<File>, ParquetError> {
         let mut files = Vec::new();
-        let mut open: Option<(ArrowWriter<Vec<u8>>, FileStats)> = None;
+        let mut encoder = Encoder::new(Arc::clone(self));
         for chunk in chunks(rows) {
-            let chunk = gather(batches, chunk)?;
-            let (mut writer, mut stats) = match open.take() {
-                Some(open) => open,
-                None => (self.writer()?, FileStats::new(&self.stats_columns)),
-            };
-            writer.write(&chunk)?;
-            stats.add(&chunk);
-            if writer.bytes_written() + writer.in_progress_size() < self.max_file_bytes {
-                open = Some((writer, stats));
-            } else {
-                files.push(File {
-                    bytes: writer.into_inner()?.into(),
-                    stats,
-                });
-            }
+            files.extend(encoder.push(&gather(batches, chunk)?)?);
         }
-        if let Some((writer, stats)) = open {
-            files.push(File {
-                bytes: writer.into_inner()?.into(),
-                stats,
-            });
-        }
+        files.extend(encoder.finish()?);
         Ok(files)
     }
 
@@ -110,6 +113,74 @@ impl Layout {
             .with_skip_arrow_metadata(true);
         ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)
     }
+}
+
+/// Takes rows, gives files.
+pub(super) struct Encoder {
+    layout: Arc<Layout>,
+    open: Option<Open>,
+}
+
+struct Open {
+    writer: ArrowWriter<Vec<u8>>,
+    stats: FileStats,
+    whereabouts: Whereabouts,
+}
+
+impl Encoder {
+    pub(super) fn new(layout: Arc<Layout>) -> Encoder {
+        Encoder { layout, open: None }
+    }
+
+    /// Adds projected rows; a file when that filled it.
+    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<Option<File>, ParquetError> {
+        if rows.num_rows() == 0 {
+            return Ok(None);
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Open {
+                writer: self.layout.writer()?,
+                stats: FileStats::new(&self.layout.stats_columns),
+                whereabouts: Whereabouts::default(),
+            },
+        };
+        open.writer.write(rows)?;
+        open.stats.add(rows);
+        open.whereabouts.add(rows);
+        if open.writer.bytes_written() + open.writer.in_progress_size() < self.layout.max_file_bytes {
+            self.open = Some(open);
+            return Ok(None);
+        }
+        open.close().map(Some)
+    }
+
+    /// The last file, if it holds anything.
+    pub(super) fn finish(&mut self) -> Result<Option<File>, ParquetError> {
+        self.open.take().map(Open::close).transpose()
+    }
+}
+
+impl Open {
+    fn close(self) -> Result<File, ParquetError> {
+        let bytes: Bytes = self.writer.into_inner()?.into();
+        Ok(File {
+            sha256: sha256(&bytes),
+            bytes,
+            stats: self.stats,
+            whereabouts: self.whereabouts,
+        })
+    }
+}
+
+/// As `sha256sum` prints it.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes))
+}
+
+/// Two digits a byte.
+pub(super) fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Rows that lie side by side, where that gives long pieces: they need no copy. Otherwise simply the next ones.
@@ -155,10 +226,7 @@ mod tests {
             stats_columns,
             growing: Vec::new(),
         };
-        let layout = Layout {
-            max_file_bytes: 20_000,
-            ..Layout::new(&spec)
-        };
+        let layout = Arc::new(Layout::of_size(&spec, 20_000));
         let rows = 50_000;
         let batch = RecordBatch::try_new(
             schema,
@@ -174,6 +242,7 @@ mod tests {
         assert!(files.len() > 1, "{}", files.len());
         let mut expected = 0;
         for file in files {
+            assert_eq!(file.sha256, sha256(&file.bytes));
             let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes)
                 .unwrap()
                 .build()

@@ -96,6 +96,24 @@ pub enum TableError {
         #[source]
         source: Source,
     },
+    /// What was asked for would do harm, or makes no sense for this table.
+    #[error("`{address}`: {problem}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// A data file is not what was written.
+    #[error("data file `{path}` of `{address}` {problem}: `tamiz table doctor {address}` says what it held")]
+    Damaged {
+        /// Where.
+        address: String,
+        /// The file, below the table.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Parquet refused the rows, or a thread died.
     #[error("cannot write Parquet for table `{table}`")]
     Encode {
@@ -130,6 +148,11 @@ impl TableError {
                 source,
             },
         }
+    }
+
+    /// Files an error of a query over the table at `address`.
+    pub(crate) fn read(address: &str, error: impl Into<Source>) -> TableError {
+        TableError::of("read the table at", address, error)
     }
 
     /// Whether trying again soon is of no use.

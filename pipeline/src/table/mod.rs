@@ -12,13 +12,16 @@
 //!
 //! This module knows no Kafka and no model.
 
+pub mod care;
 mod create;
 mod durable;
 mod encode;
 mod error;
 mod grow;
+mod marks;
 mod partitions;
 mod read;
+mod retries;
 mod s3;
 mod spec;
 mod stage;
@@ -26,10 +29,13 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 mod writer;
 
 pub use error::TableError;
-pub use read::{Inspection, inspect, register};
+pub use read::{Inspection, conform, inspect, register, standing};
+pub use retries::{Retries, RetryCount};
 pub use spec::TableSpec;
 pub use store::{Store, StoreOptions};
+pub use whereabouts::Span;
 pub use writer::{Committed, TableWriter, TxnRange, Txns};

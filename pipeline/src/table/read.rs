@@ -1,7 +1,12 @@
 //! Looking at tables without writing them: what lies at an address, and tables for SQL.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{Field, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::prelude::SessionContext;
 use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::table::state::DeltaTableState;
@@ -72,6 +77,39 @@ pub async fn register(ctx: &SessionContext, name: &str, address: &str, store: &S
     ctx.deregister_table(name).map_err(failed)?;
     ctx.register_table(name, Arc::new(scan)).map_err(failed)?;
     Ok(())
+}
+
+/// Where the table at `address` stands, by application id; ids that it does not know are left out. Touches nothing.
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn standing(address: &str, store: &Store, app_ids: &[String]) -> Result<BTreeMap<String, i64>, TableError> {
+    let location = store.resolve(address)?;
+    let mut found = BTreeMap::new();
+    let Some(table) = load(&location).await? else {
+        return Ok(found);
+    };
+    for id in app_ids {
+        let version = table.transaction_version(&location.log_store, id).await;
+        let version = version.map_err(|e| TableError::of("read the offsets of", address, e))?;
+        found.extend(version.map(|version| (id.clone(), version)));
+    }
+    Ok(found)
+}
+
+/// Rows as a query gives them, with the columns of `schema`: queries give texts in other types than tables hold.
+///
+/// # Errors
+/// A column is missing, or cannot be what it should be.
+pub fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let column = |field: &Arc<Field>| {
+        cast(
+            rows.column(rows.schema_ref().index_of(field.name())?),
+            field.data_type(),
+        )
+    };
+    let columns: Vec<ArrayRef> = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
 }
 
 /// The table, or `None` where one could be created.

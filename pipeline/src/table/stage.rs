@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::encode::{File, Layout};
 use super::error::TableError;
+use super::marks;
 use super::partitions::{self, Partition};
 use super::spec::TableSpec;
 use crate::fault::crash_at;
@@ -105,13 +106,7 @@ impl Staging<'_> {
             }
         };
         for (part, file) in files.into_iter().enumerate() {
-            let name = format!("part-{part:05}-{}-c000.zstd.parquet", Uuid::new_v4());
-            let path = if folder.is_empty() {
-                name
-            } else {
-                format!("{folder}/{name}")
-            };
-            match self.put(&path, file, &values).await {
+            match self.put(&path(&folder, part), file, &values).await {
                 Ok(add) => adds.push(add),
                 Err(error) => return (adds, Err(error)),
             }
@@ -119,11 +114,20 @@ impl Staging<'_> {
         (adds, Ok(()))
     }
 
-    async fn put(&self, path: &str, file: File, values: &[(String, Option<String>)]) -> Result<Add, TableError> {
+    /// Writes a finished file under its name.
+    pub(super) async fn put(
+        &self,
+        path: &str,
+        file: File,
+        values: &[(String, Option<String>)],
+    ) -> Result<Add, TableError> {
         let failed = |e: object_store::Error| TableError::of("write a data file of", self.address, e);
         // Parsed, not converted: a conversion would escape the escapes.
         let location = Path::parse(path).map_err(|e| failed(e.into()))?;
         let size = file.bytes.len() as i64;
+        let offsets = file.whereabouts.json().map(|json| (marks::OFFSETS, json));
+        let tags = [(marks::SHA256, file.sha256)].into_iter().chain(offsets);
+        let tags = tags.map(|(tag, value)| (tag.to_owned(), Some(value))).collect();
         self.store.put(&location, file.bytes.into()).await.map_err(failed)?;
         crash_at("mid_staging");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -134,7 +138,7 @@ impl Staging<'_> {
             modification_time: now.as_millis() as i64,
             data_change: true,
             stats: Some(file.stats.json()),
-            tags: None,
+            tags: Some(tags),
             deletion_vector: None,
             base_row_id: None,
             default_row_commit_version: None,
@@ -143,7 +147,7 @@ impl Staging<'_> {
     }
 
     /// Best effort: what stays is an orphan that vacuum finds.
-    async fn remove(&self, adds: &[Add]) {
+    pub(super) async fn remove(&self, adds: &[Add]) {
         let paths: Vec<_> = adds
             .iter()
             .map(|add| Path::parse(&add.path).map_err(object_store::Error::from))
@@ -188,8 +192,20 @@ impl Staging<'_> {
     }
 }
 
+/// Path below the table of a new file in a partition's folder.
+pub(super) fn path(folder: &str, part: usize) -> String {
+    let name = format!("part-{part:05}-{}-c000.zstd.parquet", Uuid::new_v4());
+    if folder.is_empty() {
+        name
+    } else {
+        format!("{folder}/{name}")
+    }
+}
+
 /// Runs `work` on rayon; the async thread only waits. A panic becomes an error: it must not take the process along.
-async fn on_rayon<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub(super) async fn on_rayon<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let (done, result) = tokio::sync::oneshot::channel();
     rayon::spawn(move || {
         let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the encoder panicked".to_owned()));

@@ -70,6 +70,11 @@ impl FileStats {
         }
     }
 
+    /// Rows counted.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// As the log wants it; fields of structs are nested objects.
     pub(super) fn json(&self) -> String {
         let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());

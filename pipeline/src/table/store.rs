@@ -188,6 +188,11 @@ pub(super) struct Location {
 }
 
 impl Location {
+    /// The folder, for a table on the local file system.
+    pub(super) fn folder(&self) -> Option<&FilePath> {
+        self.folder.as_deref()
+    }
+
     /// Makes the folder of a new table, parents included. An object store needs none.
     pub(super) fn create_folder(&self) -> Result<(), TableError> {
         let Some(folder) = &self.folder else { return Ok(()) };

@@ -10,30 +10,29 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use deltalake_core::DeltaTableError;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitConflictError, CommitProperties, TransactionError};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::create::create;
 use super::encode::Layout;
 use super::error::TableError;
 use super::grow::grow;
+use super::marks;
 use super::read;
+use super::retries::{Retries, is_fenced};
 use super::spec::TableSpec;
 use super::stage::{Staged, Staging};
 use super::store::{Location, Store};
 use crate::fault::{crash_at, fails_at};
 
 /// Attempts at one commit. With the waits between them that is about a minute.
-const MAX_ATTEMPTS: u32 = 12;
+pub(super) const MAX_ATTEMPTS: u32 = 12;
 /// Longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// Key of a commit's identifier in the log.
-const COMMIT_ID: &str = "tamizCommit";
 /// Transactions read from the log at a time.
 const READS_IN_FLIGHT: usize = 8;
 
@@ -85,6 +84,7 @@ pub struct TableWriter {
     txns: HashMap<String, Option<i64>>,
     /// Commits since `table` was last read from the start; it grows slower with each.
     commits: u64,
+    retries: Arc<Retries>,
 }
 
 impl TableWriter {
@@ -116,7 +116,13 @@ impl TableWriter {
             table,
             txns: HashMap::new(),
             commits: 0,
+            retries: Arc::default(),
         })
+    }
+
+    /// Counts attempts that did not go in there from now on.
+    pub fn count_retries(&mut self, retries: Arc<Retries>) {
+        self.retries = retries;
     }
 
     /// Version of the table that this writer saw last.
@@ -190,6 +196,9 @@ impl TableWriter {
             };
             tracing::debug!(table = self.spec.name, attempt, %error, "commit not confirmed, the log decides");
             let fenced = is_fenced(&error);
+            if !fenced {
+                self.retries.failed(&error);
+            }
             let error = self.error("commit to", error);
             if !fenced && !error.is_lasting() {
                 tokio::time::sleep(backoff(attempt)).await;
@@ -212,7 +221,7 @@ impl TableWriter {
             .map(|(app_id, range)| Transaction::new(app_id, range.next))
             .collect();
         let properties = CommitProperties::default()
-            .with_metadata([(COMMIT_ID.to_owned(), Value::String(id.to_owned()))])
+            .with_metadata(marks::of_commit(id, adds.len(), txns))
             .with_application_transactions(transactions)
             // Expired log files are looked for beside a checkpoint, not with every commit: it lists the whole log.
             .with_cleanup_expired_logs(Some((self.table.version() + 2).is_multiple_of(interval)));
@@ -241,9 +250,10 @@ impl TableWriter {
         }
         self.advance(
             version,
-            written
-                .await
-                .map(|done| (done.snapshot, done.metrics.new_checkpoint_created)),
+            written.await.map(|done| {
+                self.retries.conflicts(done.metrics.num_retries);
+                (done.snapshot, done.metrics.new_checkpoint_created)
+            }),
             txns,
         )
         .await;
@@ -373,19 +383,8 @@ enum Verdict {
     Open,
 }
 
-/// Another writer moved one of our offsets: there is nothing to wait for.
-fn is_fenced(error: &DeltaTableError) -> bool {
-    let DeltaTableError::Transaction {
-        source: TransactionError::CommitConflict(conflict),
-    } = error
-    else {
-        return false;
-    };
-    matches!(conflict, CommitConflictError::ConcurrentTransaction)
-}
-
 /// Doubles from 50 ms; half of it is chance, so that writers in step get out of it.
-fn backoff(attempt: u32) -> Duration {
+pub(super) fn backoff(attempt: u32) -> Duration {
     let full = Duration::from_millis(50)
         .saturating_mul(1 << attempt.min(16))
         .min(MAX_BACKOFF);

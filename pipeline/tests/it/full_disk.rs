@@ -1,47 +1,18 @@
 //! A disk that fills up: the run says so, the table stays whole, and with more room the next run completes it.
 
-use std::process::Command;
 use std::time::Duration;
 
+use crate::support::disk::Disk;
 use crate::support::posts::made_up;
 use crate::support::table::{count, versions};
 use crate::support::{Folder, skipped};
 
 const POSTS: usize = 40_000;
 
-/// A small disk in memory, gone with the value.
-struct Disk<'f> {
-    folder: &'f Folder,
-}
-
-impl Disk<'_> {
-    /// `None` where mounting is not allowed.
-    fn of<'f>(folder: &'f Folder, size: &str) -> Option<Disk<'f>> {
-        std::fs::create_dir(folder.path("disk")).unwrap();
-        mount(folder, &["-t", "tmpfs", "-o", &format!("size={size}"), "tamiz-test"]).then_some(Disk { folder })
-    }
-
-    fn grow(&self, size: &str) {
-        assert!(mount(self.folder, &["-o", &format!("remount,size={size}")]));
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        // What stays mounted is small, and a failing test should say its own reason.
-        let _ = Command::new("umount").arg(self.folder.path("disk")).status();
-    }
-}
-
-fn mount(folder: &Folder, arguments: &[&str]) -> bool {
-    let mounted = Command::new("mount").args(arguments).arg(folder.path("disk")).output();
-    mounted.is_ok_and(|mounted| mounted.status.success())
-}
-
 #[test]
 fn a_full_disk_leaves_a_whole_table_and_a_rerun_completes_it() {
     let folder = Folder::new();
-    let Some(disk) = Disk::of(&folder, "1500k") else {
+    let Some(disk) = Disk::at(folder.path("disk"), "1500k") else {
         return skipped("a small disk can only be mounted as root");
     };
     let feed = made_up(POSTS);

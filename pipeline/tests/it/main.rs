@@ -9,11 +9,20 @@
 mod bad_input;
 mod bad_model;
 mod bad_use;
+mod care;
+mod deletes;
 mod doors;
 mod faults;
 mod files;
+mod formats;
 mod full_disk;
 mod kill;
+mod late;
+#[cfg(feature = "failpoints")]
+mod model_failure;
+mod observe;
+mod replay;
 mod s3;
+mod secure;
 mod signals;
 mod support;

@@ -1,78 +1,13 @@
 //! Tables in a bucket: written, killed, completed, and read back.
 
-use std::process::Command;
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
-
+use crate::support::bucket::{BUCKET, Server};
 use crate::support::posts::{PLANTED, made_up};
 use crate::support::table::{check, number, rows};
-use crate::support::{Folder, Running, skipped};
+use crate::support::{Folder, Running};
 
 const POSTS: usize = 6_000;
-const BUCKET: &str = "tamiz";
-
-/// The server in TAMIZ_S3; any key is good there.
-struct Server {
-    endpoint: String,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Server {
-    fn find() -> Option<Server> {
-        let endpoint = std::env::var("TAMIZ_S3").ok().filter(|endpoint| !endpoint.is_empty());
-        if endpoint.is_none() {
-            skipped("TAMIZ_S3 names no S3 server (scripts/test starts one)");
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        Some(Server {
-            endpoint: endpoint?,
-            runtime,
-        })
-    }
-
-    fn environment(&self) -> [(&str, &str); 6] {
-        [
-            ("AWS_ENDPOINT_URL", &self.endpoint),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-            ("AWS_ALLOW_HTTP", "true"),
-        ]
-    }
-
-    fn tamiz(&self, folder: &Folder, arguments: &[&str]) -> Command {
-        let mut command = folder.tamiz(arguments);
-        command.envs(self.environment());
-        command
-    }
-
-    /// Entries of the log below a prefix of the bucket.
-    fn versions(&self, table: &str) -> usize {
-        let store = AmazonS3Builder::new()
-            .with_endpoint(&self.endpoint)
-            .with_bucket_name(BUCKET)
-            .with_access_key_id("test")
-            .with_secret_access_key("test")
-            .with_region("us-east-1")
-            .with_allow_http(true)
-            .build()
-            .unwrap();
-        let log = Path::from(format!("{table}/_delta_log"));
-        let found: Vec<_> = self.runtime.block_on(store.list(Some(&log)).try_collect()).unwrap();
-        found
-            .iter()
-            .filter(|file: &&object_store::ObjectMeta| file.location.as_ref().ends_with(".json"))
-            .count()
-    }
-}
 
 #[test]
 fn a_batch_into_a_bucket_resumes_after_kill_and_is_read_back() {

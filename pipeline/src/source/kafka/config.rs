@@ -1,9 +1,14 @@
 //! The `[source.kafka]` section, and the client configuration that it becomes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::{Deserialize, Serialize};
+
+use super::access::{Access, option_problem};
+use super::security::{SaslConfig, TlsConfig};
+use crate::config::ConfigError;
 
 /// Where a partition starts that the table knows nothing of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,10 @@ pub struct KafkaConfig {
     pub first_start_timestamp: String,
     /// Further librdkafka options, by their own names.
     pub options: BTreeMap<String, String>,
+    /// `[source.kafka.tls]`
+    pub tls: TlsConfig,
+    /// `[source.kafka.sasl]`
+    pub sasl: SaslConfig,
 }
 
 /// Options that the delivery guarantee rests on; `options` may not change them.
@@ -55,20 +64,31 @@ const FIXED: [(&str, &str); 4] = [
     ("isolation.level", "read_committed"),
 ];
 
+/// How often the client tells how far it has read; lag is as fresh as that. With a thousand partitions a report takes it
+/// some milliseconds.
+const STATISTICS: &str = "statistics.interval.ms";
+const STATISTICS_MILLIS: &str = "2000";
+
 impl KafkaConfig {
-    /// The client configuration that producers, consumers and checks share.
-    pub fn client(&self) -> ClientConfig {
+    /// The options that have nothing to do with security. [`KafkaConfig::client`] adds the others.
+    pub(super) fn plain_client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers).set("client.id", "tamiz");
+        // All that is of use, whatever our own log shows: hang-ups are told as information only.
+        client.set_log_level(match self.options.contains_key("debug") {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        });
         for (name, value) in &self.options {
             client.set(name, value);
         }
         client
     }
 
-    /// The configuration of a consumer; `tell_end` has it say where a partition ends.
-    pub(super) fn consumer(&self, tell_end: bool) -> ClientConfig {
-        let mut client = self.client();
+    /// What a consumer needs; `tell_end` has it say where a partition ends.
+    pub(super) fn consumer(&self, tell_end: bool) -> Result<Access, ConfigError> {
+        let mut access = self.client()?;
+        let client = access.config_mut();
         client
             .set("group.id", &self.group)
             .set("enable.partition.eof", tell_end.to_string());
@@ -76,10 +96,30 @@ impl KafkaConfig {
             GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
             GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
         };
+        if !self.options.contains_key(STATISTICS) {
+            client.set(STATISTICS, STATISTICS_MILLIS);
+        }
         for (name, value) in FIXED {
             client.set(name, value);
         }
-        client
+        Ok(access)
+    }
+
+    /// After how long a silent member loses its partitions to the others.
+    pub(super) fn session(&self) -> Duration {
+        let millis = self
+            .options
+            .get("session.timeout.ms")
+            .and_then(|text| text.parse().ok());
+        Duration::from_millis(millis.unwrap_or(45_000))
+    }
+
+    /// Options that librdkafka does not know, or not with this value: name and what is wrong.
+    pub fn unusable_options(&self) -> impl Iterator<Item = (&str, String)> {
+        let told = |(name, value): (&'_ String, &String)| option_problem(name, value);
+        self.options
+            .iter()
+            .filter_map(move |option| Some((option.0.as_str(), told(option)?)))
     }
 
     /// Options that contradict the delivery guarantee.

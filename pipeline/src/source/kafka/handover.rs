@@ -1,20 +1,25 @@
 //! What happens when partitions come and go: start offsets from the table, and a drained line before they are given up.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::{FirstStart, KafkaConfig};
+use super::guard::Guard;
 use super::{BROKER_TIMEOUT, Resume, kafka_error};
 use crate::batch::{Item, TopicPartition};
 use crate::source::SourceError;
+use crate::stats::Stats;
 
 /// How long giving up partitions waits for their rows to be committed; the table's fence guards what takes longer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,16 +46,30 @@ pub(super) struct Handover {
     first_start_millis: i64,
     out: mpsc::Sender<Item>,
     assigned: Mutex<Assigned>,
+    guard: Guard,
+    stats: Arc<Stats>,
 }
 
 impl ClientContext for Handover {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error, KafkaError::PartitionEOF(_))
-            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
-        {
-            return; // the end of a partition is news for the source, not for an operator
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.guard.hear_log(level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let watch = self.stats.watch();
+        if let Some(settled) = watch.lag.broker(statistics) {
+            watch.health.group_settled(settled);
         }
-        tracing::warn!(%error, reason, "kafka client");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.guard.hear(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.guard.token()
     }
 }
 
@@ -81,7 +100,13 @@ fn cooperative(consumer: &BaseConsumer<Handover>) -> bool {
 }
 
 impl Handover {
-    pub(super) fn new(config: &KafkaConfig, resume: Resume, out: mpsc::Sender<Item>) -> Result<Self, SourceError> {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        guard: Guard,
+        resume: Resume,
+        out: mpsc::Sender<Item>,
+        stats: Arc<Stats>,
+    ) -> Result<Self, SourceError> {
         let millis = match config.first_start {
             FirstStart::Timestamp => tamiz_schemas::time::parse(&config.first_start_timestamp).map(|us| us / 1000),
             _ => Some(0),
@@ -94,7 +119,18 @@ impl Handover {
             first_start_millis,
             out,
             assigned: Mutex::default(),
+            guard,
+            stats,
         })
+    }
+
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Shows that the source still turns.
+    pub(super) fn turned(&self) {
+        self.stats.watch().health.source_turned();
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Assigned> {
@@ -105,7 +141,8 @@ impl Handover {
         let wanted = partitions(list);
         let known = (self.resume)(&wanted).map_err(SourceError::Offsets)?;
         for at in &wanted {
-            let start = self.start(consumer, at, known.get(at).copied())?;
+            self.turned();
+            let (start, end) = self.start(consumer, at, known.get(at).copied())?;
             list.set_partition_offset(&at.topic, at.partition, Offset::Offset(start))
                 .map_err(kafka_error("cannot set a start offset"))?;
             let mut assigned = self.lock();
@@ -114,6 +151,8 @@ impl Handover {
             assigned
                 .positions
                 .insert(at.clone(), Position { expected: start, epoch });
+            drop(assigned);
+            self.stats.watch().lag.assigned(at, epoch, (start, end));
             tracing::info!(
                 topic = &*at.topic,
                 partition = at.partition,
@@ -130,12 +169,23 @@ impl Handover {
         done.map_err(kafka_error("cannot take the assigned partitions"))
     }
 
+    /// What the table knows of partitions.
+    pub(super) fn stored(&self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, String> {
+        (self.resume)(of)
+    }
+
+    /// Whether a partition that the table knows nothing of is read from its beginning.
+    pub(super) fn starts_at_the_beginning(&self) -> bool {
+        self.first_start == FirstStart::Earliest
+    }
+
+    /// Where the partition goes on, and where it ends now.
     fn start(
         &self,
         consumer: &BaseConsumer<Self>,
         at: &TopicPartition,
         stored: Option<i64>,
-    ) -> Result<i64, SourceError> {
+    ) -> Result<(i64, i64), SourceError> {
         let (low, high) = consumer
             .fetch_watermarks(&at.topic, at.partition, BROKER_TIMEOUT)
             .map_err(kafka_error(format!(
@@ -155,11 +205,11 @@ impl Handover {
                  choose another `pipeline.name` to start afresh",
                 at.topic, at.partition
             ))),
-            Some(next) => Ok(next),
+            Some(next) => Ok((next, high)),
             None => match self.first_start {
-                FirstStart::Earliest => Ok(low),
-                FirstStart::Latest => Ok(high),
-                FirstStart::Timestamp => self.at_time(consumer, at, high),
+                FirstStart::Earliest => Ok((low, high)),
+                FirstStart::Latest => Ok((high, high)),
+                FirstStart::Timestamp => Ok((self.at_time(consumer, at, high)?, high)),
             },
         }
     }
@@ -193,6 +243,7 @@ impl Handover {
         for at in gone {
             tracing::info!(topic = &*at.topic, partition = at.partition, "partition revoked");
             assigned.positions.remove(&at);
+            self.stats.watch().lag.revoked(&at);
             assigned.revoked.push(at);
         }
         drop(assigned);
@@ -213,7 +264,10 @@ impl Handover {
         let until = Instant::now() + DRAIN_TIMEOUT;
         while Instant::now() < until {
             match committed.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(5)),
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    self.turned();
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 _ => return,
             }
         }

@@ -5,14 +5,20 @@
 //!
 //! Architecture Invariant: no offset is skipped in silence. A stored offset that the topic no longer holds stops the run.
 
+mod access;
 mod config;
+mod ends;
+mod guard;
 mod handover;
+mod probe;
+mod security;
+mod tokens;
+mod trouble;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -20,10 +26,17 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+pub use access::Access;
 pub use config::{FirstStart, GroupProtocol, KafkaConfig};
+pub use guard::Guard;
+pub use security::{
+    CLIENT_SECRET_VARIABLE, KEY_PASSWORD_VARIABLE, Mechanism, PASSWORD_VARIABLE, SaslConfig, TlsConfig,
+};
 
 use super::{BatchLimits, Budget, Collector, RowAt, SourceError, Stop};
 use crate::batch::{Item, Permit, TopicPartition};
+use crate::stats::Stats;
+use ends::Others;
 use handover::Handover;
 
 /// How long the broker may take to answer a question about a topic.
@@ -55,7 +68,9 @@ pub struct KafkaSource {
     out: mpsc::Sender<Item>,
     committed: Committed,
     until_caught_up: bool,
-    single_topic: bool,
+    keys: bool,
+    topics: Vec<String>,
+    session: Duration,
 }
 
 /// What a Kafka source needs beside its configuration.
@@ -72,6 +87,10 @@ pub struct KafkaParts {
     pub committed: Committed,
     /// Stop once every assigned partition was read to its end.
     pub until_caught_up: bool,
+    /// Keys of messages are wanted.
+    pub keys: bool,
+    /// Where it is shown how far reading is.
+    pub stats: Arc<Stats>,
 }
 
 impl KafkaSource {
@@ -80,12 +99,10 @@ impl KafkaSource {
     /// # Errors
     /// Unknown options, no broker, a missing topic.
     pub fn connect(config: &KafkaConfig, parts: KafkaParts) -> Result<Self, SourceError> {
-        let handover = Handover::new(config, parts.resume, parts.out.clone())?;
-        let consumer: BaseConsumer<Handover> = config
-            .consumer(parts.until_caught_up)
-            .create_with_context(handover)
-            .map_err(kafka_error("the options in `source.kafka` are refused"))?;
-        check_topics(&consumer, &config.brokers, &config.topics)?;
+        let access = config.consumer(parts.until_caught_up)?;
+        let handover = Handover::new(config, access.guard(), parts.resume, parts.out.clone(), parts.stats)?;
+        let consumer: BaseConsumer<Handover> = access.open(handover)?;
+        check_topics(&consumer, consumer.context().guard(), config)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer
             .subscribe(&topics)
@@ -97,28 +114,10 @@ impl KafkaSource {
             out: parts.out,
             committed: parts.committed,
             until_caught_up: parts.until_caught_up,
-            single_topic: topics.len() == 1,
+            keys: parts.keys,
+            topics: config.topics.clone(),
+            session: config.session(),
         })
-    }
-
-    /// The cluster's id, part of the name under which the table keeps offsets.
-    ///
-    /// # Errors
-    /// The broker does not tell.
-    pub fn cluster_id(client: &ClientConfig) -> Result<String, SourceError> {
-        let consumer: BaseConsumer = client
-            .create()
-            .map_err(kafka_error("the options in `source.kafka` are refused"))?;
-        consumer
-            .client()
-            .fetch_cluster_id(BROKER_TIMEOUT)
-            .ok_or_else(|| SourceError::Kafka {
-                what: format!(
-                    "no broker answers at {}: check `source.kafka.brokers` and that Kafka runs",
-                    client.get("bootstrap.servers").unwrap_or("")
-                ),
-                cause: "timed out asking for the cluster id".into(),
-            })
     }
 
     /// Reads until told to stop, or until caught up.
@@ -129,32 +128,35 @@ impl KafkaSource {
         let mut collector = Collector::new();
         let mut share: Option<Permit> = None;
         let mut caught_up = HashSet::new();
-        let mut reported = Instant::now();
+        let (mut reported, mut others) = (Instant::now(), Others::new(self.session));
         while !stop.is_set() && !self.out.is_closed() {
+            self.consumer.context().turned();
             if let Some(failure) = self.consumer.context().lock().failure.take() {
                 return Err(failure);
             }
             if share.is_none() {
-                share = self.wait_for_budget(stop, &mut collector, &mut caught_up)?;
+                let state = (&mut collector, &mut caught_up);
+                share = self.wait_for_share(self.limits.bytes, state, || stop.is_set())?;
                 continue;
             }
             let message = self.consumer.poll(self.limits.linger.min(Duration::from_millis(50)));
             self.forget_revoked(&mut collector, &mut caught_up);
             self.take_in(message, &mut collector, &mut caught_up)?;
             let done = self.until_caught_up && self.is_caught_up(&caught_up);
+            let over = done && collector.rows() == 0 && others.are_done(&self);
             if collector.is_due(&self.limits) || (done && collector.rows() > 0) {
-                self.hand_over(&mut collector, &mut share);
+                self.hand_over(&mut collector, &mut share, &mut caught_up)?;
             }
             if reported.elapsed() > REPORT_EVERY {
                 self.report(CommitMode::Async);
                 reported = Instant::now();
             }
-            if done {
+            if over {
                 break;
             }
         }
         if collector.rows() > 0 && !self.out.is_closed() {
-            self.hand_over(&mut collector, &mut share);
+            self.hand_over(&mut collector, &mut share, &mut caught_up)?;
         }
         // The group's offsets are to be the table's when the consumer leaves.
         self.consumer.context().drain();
@@ -163,21 +165,22 @@ impl KafkaSource {
     }
 
     /// A share for a batch; while there is none, the group must still hear from us.
-    fn wait_for_budget(
+    fn wait_for_share(
         &self,
-        stop: &Stop,
-        collector: &mut Collector,
-        caught_up: &mut HashSet<TopicPartition>,
+        bytes: usize,
+        (collector, caught_up): (&mut Collector, &mut HashSet<TopicPartition>),
+        give_up: impl Fn() -> bool,
     ) -> Result<Option<Permit>, SourceError> {
         let started = Instant::now();
         let mut paused = None;
         let share = loop {
+            self.consumer.context().turned();
             if self.out.capacity() > 0
-                && let Some(share) = self.budget.try_take(self.limits.bytes)
+                && let Some(share) = self.budget.try_take(bytes)
             {
                 break Some(share);
             }
-            if stop.is_set() || self.out.is_closed() {
+            if give_up() || self.out.is_closed() {
                 break None;
             }
             if started.elapsed() < PAUSE_AFTER {
@@ -223,7 +226,7 @@ impl KafkaSource {
                 self.note_end(partition, caught_up);
                 Ok(())
             }
-            Some(Err(error)) => judge(error),
+            Some(Err(error)) => judge(error, self.consumer.context().guard()),
         }
     }
 
@@ -242,24 +245,32 @@ impl KafkaSource {
             expected: position.expected,
             epoch: position.epoch,
             timestamp_micros: message.timestamp().to_millis().map(|millis| millis * 1000),
+            key: message.key().filter(|_| self.keys),
         };
         position.expected = message.offset() + 1;
         collector.push(at, row, message.payload());
     }
 
-    fn hand_over(&self, collector: &mut Collector, share: &mut Option<Permit>) {
+    fn hand_over(
+        &self,
+        collector: &mut Collector,
+        share: &mut Option<Permit>,
+        caught_up: &mut HashSet<TopicPartition>,
+    ) -> Result<(), SourceError> {
         let bytes = collector.bytes();
         let permit = match share.take() {
             Some(permit) if bytes <= permit.bytes => Some(permit.shrink(bytes)),
             // A message larger than a batch: its share must be larger too.
             smaller => {
                 drop(smaller);
-                super::wait_for_share(&self.budget, bytes, || self.out.is_closed())
+                self.wait_for_share(bytes, (collector, caught_up), || false)?
             }
         };
-        if let Some(permit) = permit {
+        // Its partitions may be another's by now.
+        if let Some(permit) = permit.filter(|_| collector.rows() > 0) {
             super::send(&self.out, Item::Batch(Box::new(collector.take(permit))));
         }
+        Ok(())
     }
 
     fn forget_revoked(&self, collector: &mut Collector, caught_up: &mut HashSet<TopicPartition>) {
@@ -268,37 +279,6 @@ impl KafkaSource {
             collector.discard(&revoked);
             caught_up.retain(|at| !revoked.contains(at));
         }
-    }
-
-    /// librdkafka names the partition that ended, but not its topic.
-    fn note_end(&self, partition: i32, caught_up: &mut HashSet<TopicPartition>) {
-        let assigned: Vec<(TopicPartition, i64)> = self
-            .consumer
-            .context()
-            .lock()
-            .positions
-            .iter()
-            .filter(|(at, _)| at.partition == partition)
-            .map(|(at, position)| (at.clone(), position.expected))
-            .collect();
-        for (at, expected) in assigned {
-            let ended = self.single_topic
-                || self
-                    .consumer
-                    .fetch_watermarks(&at.topic, at.partition, BROKER_TIMEOUT)
-                    .is_ok_and(|(_, high)| expected >= high);
-            if ended {
-                caught_up.insert(at);
-            }
-        }
-    }
-
-    fn is_caught_up(&self, caught_up: &HashSet<TopicPartition>) -> bool {
-        let assigned = self.consumer.context().lock();
-        let settled = assigned
-            .first_at
-            .is_some_and(|at| !assigned.positions.is_empty() || at.elapsed().as_secs() > 5);
-        settled && assigned.positions.keys().all(|at| caught_up.contains(at))
     }
 
     /// Tells the group what is in the table.
@@ -320,8 +300,11 @@ impl KafkaSource {
 }
 
 /// Which client errors end the run; the others the client mends by itself.
-fn judge(error: KafkaError) -> Result<(), SourceError> {
+fn judge(error: KafkaError, guard: &Guard) -> Result<(), SourceError> {
     use RDKafkaErrorCode::*;
+    if let Some(SaslAuthenticationFailed | Authentication) = error.rdkafka_error_code() {
+        return guard.login_failed().map_or(Ok(()), Err);
+    }
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
@@ -332,8 +315,6 @@ fn judge(error: KafkaError) -> Result<(), SourceError> {
                     | UnknownTopic
                     | TopicAuthorizationFailed
                     | GroupAuthorizationFailed
-                    | SaslAuthenticationFailed
-                    | Authentication
             )
         );
     if fatal {
@@ -347,28 +328,47 @@ fn judge(error: KafkaError) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// Fails with one sentence if a topic is missing or no broker answers.
-///
-/// # Errors
-/// As said.
-pub fn check_topics<C: ConsumerContext>(
+/// Fails with one sentence if no broker answers or a topic is missing.
+fn check_topics<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    brokers: &str,
-    topics: &[String],
+    guard: &Guard,
+    config: &KafkaConfig,
 ) -> Result<(), SourceError> {
-    for topic in topics {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), BROKER_TIMEOUT)
-            .map_err(kafka_error(format!(
-                "no broker answers at {brokers}: check `source.kafka.brokers` and that Kafka runs"
-            )))?;
+    for topic in &config.topics {
+        let metadata = guard.ask(
+            |time| drop(consumer.poll(time)),
+            |time| consumer.fetch_metadata(Some(topic), time),
+        )?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         if found.is_none_or(|found| found.error().is_some() || found.partitions().is_empty()) {
             return Err(SourceError::Kafka {
-                what: format!("topic `{topic}` does not exist at {brokers}: create it, or mend `source.kafka.topics`"),
+                what: format!(
+                    "topic `{topic}` does not exist at {}: create it, or mend `source.kafka.topics`",
+                    config.brokers
+                ),
                 cause: "unknown topic".into(),
             });
         }
     }
     Ok(())
+}
+
+/// The cluster's id, part of the name under which the table keeps offsets, if a broker answers and the topics exist.
+/// Blocks.
+///
+/// # Errors
+/// The configuration cannot be used, no broker answers or lets us in, a topic is missing.
+pub fn reach(config: &KafkaConfig) -> Result<String, SourceError> {
+    let access = config.client()?;
+    let consumer: BaseConsumer<Guard> = access.open(access.guard())?;
+    let guard = consumer.context();
+    let cluster = guard.ask(
+        |time| drop(consumer.poll(time)),
+        |time| {
+            let id = consumer.client().fetch_cluster_id(time);
+            id.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut))
+        },
+    )?;
+    check_topics(&consumer, guard, config)?;
+    Ok(cluster)
 }

@@ -16,7 +16,7 @@ use super::*;
 
 /// What happens to the writes of log entries, and to the 3rd data file of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     /// The entry is not written.
     Fails,
     /// The entry is written, and an error is reported.
@@ -29,14 +29,14 @@ enum Fault {
 
 /// The local file system with a number of faults ahead.
 #[derive(Debug)]
-struct Faulty {
+pub(super) struct Faulty {
     files: LocalFileSystem,
     fault: Fault,
     ahead: AtomicU32,
 }
 
 impl Faulty {
-    fn store(fault: Fault) -> (Store, Arc<Faulty>) {
+    pub(super) fn store(fault: Fault) -> (Store, Arc<Faulty>) {
         let faulty = Arc::new(Faulty {
             files: LocalFileSystem::new(),
             fault,
@@ -45,7 +45,7 @@ impl Faulty {
         (Store::over(faulty.clone()), faulty)
     }
 
-    fn arm(&self, faults: u32) {
+    pub(super) fn arm(&self, faults: u32) {
         self.ahead.store(faults, Ordering::SeqCst);
     }
 

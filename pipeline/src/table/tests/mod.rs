@@ -1,5 +1,6 @@
 //! The table as its users see it: what is committed, what is not, and what readers find.
 
+mod care;
 mod commits;
 mod faults;
 mod opening;

@@ -134,6 +134,36 @@ async fn a_model_with_another_head_gives_the_table_another_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_of_the_first_day_are_given_the_columns_that_came_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let current = crate::jobs::posts_spec(&[]);
+    let fields = current.schema.fields().iter();
+    let first = fields.filter(|field| !posts::GROWN_COLUMNS.contains(&field.name().as_str()));
+    let of_the_first_day = TableSpec {
+        schema: Arc::new(Schema::new(first.cloned().collect::<Vec<_>>())),
+        growing: Vec::new(),
+        ..current.clone()
+    };
+    let old: Vec<usize> = (0..of_the_first_day.schema.fields().len()).collect();
+    let mut before = open(&address, of_the_first_day).await.unwrap();
+    let rows_before = rows(0, 10, 1, &["x"]).project(&old).unwrap();
+    before.commit(vec![rows_before], &txns([("p/0", 0, 10)])).await.unwrap();
+    let mut after = open(&address, current).await.unwrap();
+    after
+        .commit(vec![rows(10, 5, 1, &["x"])], &txns([("p/0", 10, 15)]))
+        .await
+        .unwrap();
+    assert_eq!(counts(&address).await, (15, 15));
+    let unknown = query(
+        &address,
+        "SELECT count(*) FROM posts WHERE late IS NULL AND delete_key IS NULL",
+    )
+    .await;
+    assert_eq!(unknown[0].column(0).as_primitive::<Int64Type>().value(0), 15);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_specification_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (spec, expected) in [
@@ -256,8 +286,12 @@ async fn rows_that_do_not_fit_are_refused_by_name() {
     let good = rows(0, 3, 1, &["x"]);
     let short = good.project(&[0, 1]).unwrap();
     let error = writer.commit(vec![short], &Txns::new()).await.unwrap_err().to_string();
-    assert!(error.contains("they have 2 columns, the table 19"), "{error}");
-    let swapped: Vec<usize> = (0..19).rev().collect();
+    let columns = good.num_columns();
+    assert!(
+        error.contains(&format!("they have 2 columns, the table {columns}")),
+        "{error}"
+    );
+    let swapped: Vec<usize> = (0..columns).rev().collect();
     let error = writer
         .commit(vec![good.project(&swapped).unwrap()], &Txns::new())
         .await

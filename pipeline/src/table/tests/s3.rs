@@ -1,6 +1,8 @@
 //! The same on an S3-compatible store, where `AWS_ENDPOINT_URL` names one (`eval "$(scripts/s3 env)"`); its bucket is
 //! `TAMIZ_S3_BUCKET` or `tamiz`.
 
+mod care;
+
 use super::*;
 
 fn bucket() -> Option<String> {

@@ -18,6 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 type Notes = Arc<Mutex<Vec<Acknowledged>>>;
 
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Feed {
+    /// Messages a second.
+    pub(crate) rate: u64,
+    /// Some of them are no posts; see [`is_poison`].
+    pub(crate) poison: bool,
+}
+
 /// A producer at work in a thread of its own.
 pub(crate) struct Load {
     notes: Notes,
@@ -26,12 +35,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Sends `rate` posts a second to the topic's partitions in turns.
-    pub(crate) fn start(servers: &str, topic: &str, partitions: i32, rate: u64) -> Load {
+    /// Sends to the topic's partitions in turns.
+    pub(crate) fn start(servers: &str, topic: &str, partitions: i32, feed: Feed) -> Load {
         let (notes, stop) = (Notes::default(), Arc::new(AtomicBool::new(false)));
         let producer = producer(servers, Arc::clone(&notes));
         let (topic, stopped) = (topic.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || send(&producer, (&topic, partitions), rate, &stopped));
+        let thread = std::thread::spawn(move || send(&producer, (&topic, partitions), feed, &stopped));
         Load {
             notes,
             stop,
@@ -82,6 +91,25 @@ pub(crate) fn post(number: u64) -> (String, String) {
     (id, body.to_string())
 }
 
+/// Whether the message of that number is none that can be read, in a feed with poison.
+pub(crate) fn is_poison(number: u64) -> bool {
+    number % 7 == 3
+}
+
+/// Something that no post can be made of; `None`: no payload.
+fn poison(number: u64) -> Option<Vec<u8>> {
+    Some(match number / 7 % 8 {
+        0 => br#"{"id": "cut o"#.to_vec(),
+        1 => b"{\"id\": \"\xff\xfe\", \"text\": \"a\"}".to_vec(),
+        2 => vec![b'['; 100_000],
+        3 => br#"{"id": "x", "source": "faults", "created_at": "2026-01-02T03:04:05Z"}"#.to_vec(),
+        4 => post(number).1.replace("near", &"near ".repeat(60_000)).into_bytes(),
+        5 => Vec::new(),
+        6 => b"null".to_vec(),
+        _ => return None,
+    })
+}
+
 fn producer(servers: &str, notes: Notes) -> BaseProducer<Noting> {
     let mut client = ClientConfig::new();
     client
@@ -94,16 +122,20 @@ fn producer(servers: &str, notes: Notes) -> BaseProducer<Noting> {
     client.create_with_context(Noting(notes)).unwrap()
 }
 
-fn send(producer: &BaseProducer<Noting>, (topic, partitions): (&str, i32), rate: u64, stop: &AtomicBool) {
+fn send(producer: &BaseProducer<Noting>, (topic, partitions): (&str, i32), feed: Feed, stop: &AtomicBool) {
     let begun = Instant::now();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+        let due = (begun.elapsed().as_secs_f64() * feed.rate as f64) as u64;
         while number < due {
             let (id, body) = post(number);
-            let record = BaseRecord::<str, str, Box<String>>::with_opaque_to(topic, Box::new(id))
-                .partition((number % partitions as u64) as i32)
-                .payload(&body);
+            let body = match feed.poison && is_poison(number) {
+                true => poison(number),
+                false => Some(body.into_bytes()),
+            };
+            let mut record = BaseRecord::<str, [u8], Box<String>>::with_opaque_to(topic, Box::new(id))
+                .partition((number % partitions as u64) as i32);
+            record.payload = body.as_deref();
             match producer.send(record) {
                 Ok(()) => number += 1,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => break,

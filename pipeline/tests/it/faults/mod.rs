@@ -1,11 +1,16 @@
-//! What breaks, and whether the delivery holds: kills, frozen workers, rebalances, dying brokers, a bad network.
+//! What breaks, and whether the delivery holds: kills, frozen workers, rebalances, dying brokers, a bad network, full disks,
+//! damaged files, messages that are none, a model that fails.
 //!
 //! Each test is a scenario of the fault report. In `cargo test` they run in a short form; `make faults` runs the long one
 //! and writes `benchmarks/results/faults.json` and `.md`. A producer goes on sending all the while, and notes what the
 //! broker acknowledged; at the end the oracle compares that with what the tables hold.
 
+mod bounds;
 mod brokers;
+mod bucket;
+mod damage;
 mod groups;
+mod inputs;
 mod kills;
 mod load;
 mod network;
@@ -14,17 +19,17 @@ mod proxy;
 mod store;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use self::load::Load;
+use self::load::{Feed, Load};
 use self::oracle::{Tail, Verdict, judge, orphan_bytes};
 use self::workers::{Worker, recovery};
 use crate::support::Folder;
-use crate::support::broker::{SESSION_MILLIS, Topic};
+use crate::support::broker::{Place, SESSION_MILLIS, Topic};
 
 /// Partitions of every topic here.
 const PARTITIONS: i32 = 4;
@@ -58,7 +63,11 @@ struct Field {
 
 impl Field {
     /// `servers` is where the workers find the broker, which is not always where the producer does.
-    fn new(topic: &Topic, (producer, workers): (&str, &str), protocol: Protocol, rate: u64) -> Field {
+    fn new(topic: &Topic, servers: (&str, &str), protocol: Protocol, rate: u64) -> Field {
+        Field::with(topic, servers, protocol, Feed { rate, poison: false })
+    }
+
+    fn with(topic: &Topic, (producer, workers): (&str, &str), protocol: Protocol, feed: Feed) -> Field {
         let folder = Folder::new();
         let group = match protocol {
             Protocol::Classic => format!("options = {{ \"session.timeout.ms\" = \"{SESSION_MILLIS}\" }}\n"),
@@ -66,25 +75,31 @@ impl Field {
         };
         let text = format!(
             "[source.kafka]\nbrokers = \"{workers}\"\ntopics = [\"{name}\"]\ngroup = \"{name}\"\n{group}\
-             [sink]\nposts = \"{}\"\ndead_letters = \"{}\"\nflush_seconds = 0.25\n[limits]\nlinger_millis = 20\nbatch_rows = 256\n",
+             [sink]\nposts = \"{}\"\ndead_letters = \"{}\"\nflush_seconds = 0.25\nignore = []\n[limits]\nlinger_millis = 20\nbatch_rows = 256\n",
             folder.text("posts"),
             folder.text("dead"),
             name = topic.name,
         );
         Field {
             config: folder.write("tamiz.toml", text),
-            load: Load::start(producer, &topic.name, PARTITIONS, rate),
+            load: Load::start(producer, &topic.name, PARTITIONS, feed),
             tail: Tail::new(&folder.path("posts")),
             folder,
         }
     }
 
     fn worker(&self) -> Worker {
-        Worker::start(&self.folder, &self.config, "")
+        self.worker_that_fails("")
     }
 
     fn worker_that_fails(&self, failpoints: &str) -> Worker {
-        Worker::start(&self.folder, &self.config, failpoints)
+        Worker::start(&self.folder, &["run", "--no-model", "-c", &self.config], failpoints)
+    }
+
+    /// With the model in the folder `model`.
+    fn worker_with_model(&self, failpoints: &str) -> Worker {
+        let arguments = ["run", "--model", "model", "--device", "cpu", "-c", &self.config];
+        Worker::start(&self.folder, &arguments, failpoints)
     }
 
     /// Seconds until the table holds what is acknowledged by now.
@@ -106,8 +121,13 @@ impl Field {
 
     /// Ends the producer, lets the workers catch up and leave in good order, and has the oracle judge. Also the bytes that
     /// lie beside the table.
-    fn verdict(mut self, mut workers: Vec<Worker>) -> (Verdict, u64) {
-        let acknowledged = self.load.finish();
+    fn verdict(self, workers: Vec<Worker>) -> (Verdict, u64) {
+        self.verdict_but_for(workers, &BTreeSet::new())
+    }
+
+    /// The same, of all but what lay at these places.
+    fn verdict_but_for(mut self, mut workers: Vec<Worker>, gone: &BTreeSet<Place>) -> (Verdict, u64) {
+        let mut acknowledged = self.load.finish();
         let mut ends = BTreeMap::new();
         for one in &acknowledged {
             let end = ends.entry(one.place.0).or_insert(0);
@@ -119,6 +139,7 @@ impl Field {
             let status = worker.ended(PATIENCE);
             assert!(status.success(), "{status}:\n{}", worker.said());
         }
+        acknowledged.retain(|one| !gone.contains(&one.place));
         let verdict = judge(&self.folder, &acknowledged);
         (verdict, orphan_bytes(&self.folder.path("posts")))
     }

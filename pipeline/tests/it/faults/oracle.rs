@@ -47,15 +47,26 @@ pub(crate) fn judge(folder: &Folder, acknowledged: &[Acknowledged]) -> Verdict {
         format!("dead={}", folder.text("dead")),
     );
     let tables = ["--no-model", "-t", &posts, "-t", &dead];
-    let place = |row: &Value| (number(row, "p") as i32, number(row, "o"));
     let rows = sql(
         folder,
         &tables,
         "SELECT id, kafka['partition'] AS p, kafka['offset'] AS o FROM posts",
     );
     let letters = sql(folder, &tables, "SELECT \"partition\" AS p, \"offset\" AS o FROM dead");
+    Verdict {
+        out_of_order: transactions(&folder.path("posts"))
+            .values()
+            .map(|versions| versions.windows(2).filter(|pair| pair[1] <= pair[0]).count())
+            .sum(),
+        ..compare(&rows, &letters, acknowledged)
+    }
+}
+
+/// The same of rows (`id`, `p`, `o`) and dead letters (`p`, `o`) that were read already; the order of commits is not looked at.
+pub(crate) fn compare(rows: &[Value], letters: &[Value], acknowledged: &[Acknowledged]) -> Verdict {
+    let place = |row: &Value| (number(row, "p") as i32, number(row, "o"));
     let sent: HashMap<Place, &str> = acknowledged.iter().map(|one| (one.place, one.id.as_str())).collect();
-    let held: BTreeSet<Place> = rows.iter().chain(&letters).map(place).collect();
+    let held: BTreeSet<Place> = rows.iter().chain(letters).map(place).collect();
     let ids: BTreeSet<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
     let id = |row: &Value| row["id"].as_str().unwrap_or_default().to_owned();
     Verdict {
@@ -68,10 +79,7 @@ pub(crate) fn judge(folder: &Folder, acknowledged: &[Acknowledged]) -> Verdict {
             .iter()
             .filter(|row| sent.get(&place(row)).is_some_and(|sent| *sent != id(row)))
             .count(),
-        out_of_order: transactions(&folder.path("posts"))
-            .values()
-            .map(|versions| versions.windows(2).filter(|pair| pair[1] <= pair[0]).count())
-            .sum(),
+        out_of_order: 0,
     }
 }
 
@@ -140,6 +148,18 @@ pub(crate) fn orphan_bytes(table: &Path) -> u64 {
         .filter(|path| !named.contains(&path.file_name().unwrap_or_default().to_string_lossy().into_owned()))
         .filter_map(|path| Some(path.metadata().ok()?.len()))
         .sum()
+}
+
+/// The data files of a local table.
+pub(crate) fn data_files(table: &Path) -> Vec<PathBuf> {
+    let hidden = |path: &PathBuf| {
+        let below = path.strip_prefix(table).unwrap().to_string_lossy().into_owned();
+        below.starts_with(['_', '.'])
+    };
+    let mut files = files(table);
+    files.retain(|path| path.extension().is_some_and(|end| end == "parquet") && !hidden(path));
+    files.sort();
+    files
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -19,9 +19,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts one with a configuration; `failpoints` as in the environment variable of that name, empty for none.
-    pub(crate) fn start(folder: &Folder, config: &str, failpoints: &str) -> Worker {
-        let mut command: Command = folder.tamiz(&["run", "--no-model", "-c", config]);
+    /// Starts one with these arguments; `failpoints` as in the environment variable of that name, empty for none.
+    pub(crate) fn start(folder: &Folder, arguments: &[&str], failpoints: &str) -> Worker {
+        Worker::spawn(folder.tamiz(arguments), failpoints)
+    }
+
+    /// As [`Worker::start`], of a call that was prepared otherwise.
+    pub(crate) fn spawn(mut command: Command, failpoints: &str) -> Worker {
         let stderr = tempfile::tempfile().unwrap();
         command
             .stdin(Stdio::null())

@@ -1,5 +1,6 @@
 //! A real Kafka: topics of one test, what was sent to them and where the broker put it.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -7,9 +8,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::skipped;
 
@@ -19,6 +20,12 @@ pub(crate) const SESSION_MILLIS: u32 = 6_000;
 
 /// Where the broker put a message: partition and offset.
 pub(crate) type Place = (i32, i64);
+
+/// Partition, key and payload of a message.
+pub(crate) type Sent<'p> = (Option<i32>, Option<&'p [u8]>, Option<&'p [u8]>);
+
+/// Headers, key and payload of a message that was read.
+pub(crate) type Received = (BTreeMap<String, String>, String, Option<Vec<u8>>);
 
 /// The broker in TAMIZ_KAFKA.
 pub(crate) struct Broker {
@@ -77,6 +84,10 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
     fn broker(&self) -> Broker {
         Broker {
             servers: self.servers.clone(),
@@ -85,6 +96,11 @@ impl Topic {
 
     /// Sends payloads (`None`: a tombstone) and tells, for each, where the broker acknowledged it.
     pub(crate) fn send<'p>(&self, payloads: impl IntoIterator<Item = Option<&'p [u8]>>) -> Vec<Place> {
+        self.send_to(payloads.into_iter().map(|payload| (None, None, payload)))
+    }
+
+    /// As [`Topic::send`], each message with its partition and key, where they matter.
+    pub(crate) fn send_to<'p>(&self, messages: impl IntoIterator<Item = Sent<'p>>) -> Vec<Place> {
         let mut client = self.broker().client();
         client
             .set("enable.idempotence", "true")
@@ -92,9 +108,9 @@ impl Topic {
             .set("message.max.bytes", "100000000");
         let producer: BaseProducer<Acknowledged> = client.create_with_context(Acknowledged::default()).unwrap();
         let mut sent = 0;
-        for payload in payloads {
-            let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(&self.name, sent);
-            record.payload = payload;
+        for (partition, key, payload) in messages {
+            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.name, sent);
+            (record.partition, record.key, record.payload) = (partition, key, payload);
             while let Err((error, back)) = producer.send(record) {
                 assert!(
                     matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)),
@@ -117,6 +133,43 @@ impl Topic {
         let consumer: BaseConsumer = self.broker().client().create().unwrap();
         let end = |partition| consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1;
         (0..self.partitions).map(end).collect()
+    }
+
+    /// Everything that a topic of one partition holds.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        let mut client = self.broker().client();
+        client.set("group.id", &self.name).set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = client.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut received = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE).unwrap() {
+                Err(KafkaError::PartitionEOF(_)) => return received,
+                message => {
+                    let message = message.unwrap();
+                    let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+                    let headers = message
+                        .headers()
+                        .map(|all| all.iter().map(|one| (one.key.to_owned(), text(one.value))).collect());
+                    received.push((
+                        headers.unwrap_or_default(),
+                        text(message.key()),
+                        message.payload().map(<[u8]>::to_vec),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Deletes the messages before an offset, as retention does.
+    pub(crate) fn forget(&self, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(before))
+            .unwrap();
+        let admin = self.broker().admin();
+        futures::executor::block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
     /// The `[source.kafka]` section that reads this topic.

@@ -1,7 +1,12 @@
 //! What every test needs: a folder, calls of the binary with a time limit, and what became of them.
 
 pub(crate) mod broker;
+pub(crate) mod bucket;
+pub(crate) mod disk;
+pub(crate) mod http;
+pub(crate) mod observed;
 pub(crate) mod posts;
+pub(crate) mod secure;
 pub(crate) mod table;
 
 use std::fs::File;
@@ -120,20 +125,21 @@ impl Running {
     }
 
     /// Sends `signal` as soon as `ready`, and `late` after that. Fails where the call ends by itself before.
-    pub(crate) fn signal_when(&mut self, signal: i32, late: Duration, mut ready: impl FnMut(&Running) -> bool) {
-        while !ready(self) {
-            if let Some(status) = self.glance() {
-                panic!(
-                    "{} ended ({status}) before its signal:\n{}",
-                    self.shown,
-                    text(&self.stderr)
-                );
-            }
-            std::thread::sleep(GLANCE);
-        }
+    pub(crate) fn signal_when(&mut self, signal: i32, late: Duration, ready: impl FnMut(&Running) -> bool) {
+        self.wait_for(ready);
         std::thread::sleep(late);
         // The child has not been waited for, so the number is still its own.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Waits until it is `ready`. Fails where the call ends by itself before.
+    pub(crate) fn wait_for(&mut self, mut ready: impl FnMut(&Running) -> bool) {
+        while !ready(self) {
+            if let Some(status) = self.glance() {
+                panic!("{} ended ({status}) too early:\n{}", self.shown, text(&self.stderr));
+            }
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// Kills the call as soon as `ready`, and `late` after that.

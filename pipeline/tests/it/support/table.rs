@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use arrow::array::AsArray;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use super::{Folder, Running, root};
@@ -73,6 +75,40 @@ pub(crate) fn transactions(table: &Path) -> BTreeMap<String, Vec<i64>> {
         }
     }
     found
+}
+
+/// The data files that the newest version of a local table names. Only for tables without a checkpoint.
+pub(crate) fn active(table: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = log_files(table).collect();
+    files.sort();
+    let mut named: BTreeMap<String, ()> = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for action in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            if let Some(path) = action["add"]["path"].as_str() {
+                named.insert(path.to_owned(), ());
+            }
+            if let Some(path) = action["remove"]["path"].as_str() {
+                named.remove(path);
+            }
+        }
+    }
+    named.into_keys().map(|path| table.join(path)).collect()
+}
+
+/// Every text in the columns of these files, and the files' bytes as they are.
+pub(crate) fn contents(files: &[std::path::PathBuf]) -> (Vec<String>, Vec<u8>) {
+    let (mut texts, mut bytes) = (Vec::new(), Vec::new());
+    for path in files {
+        bytes.extend(std::fs::read(path).unwrap());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).unwrap());
+        for rows in reader.unwrap().build().unwrap() {
+            let rows = rows.unwrap();
+            let plain = rows.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
+            texts.extend(plain.flat_map(|column| column.iter().flatten().map(str::to_owned)));
+        }
+    }
+    (texts, bytes)
 }
 
 /// Opens the table with deltalake, pyarrow and DuckDB (`pipeline/tests/py/check_table.py`) and tells what they saw.
