@@ -1,9 +1,11 @@
-"""A plain Python consumer, to measure the pipeline against: consumer.py BROKERS TOPIC FOLDER bare|scrubbing
+"""A plain Python consumer, to measure the pipeline against: consumer.py BROKERS TOPIC FOLDER bare|working
 
 confluent-kafka in, pyarrow out: JSON lines become Parquet partitioned by date and source, as `tamiz run` has it, with the same rule
-for when files are written; offsets are committed after them. `bare` parses and writes. `scrubbing` also does in plain Python what
-is short to write: NFC, pseudonyms of authors by HMAC, e-mail addresses, links and telephone numbers replaced, exact duplicates left
-out. Neither detects languages, measures noise, checks fields, keeps dead letters or delivers exactly once.
+for when files are written; offsets are committed after them. `bare` parses and writes. `working` also does, in
+plain Python, what the pipeline does to a post, as far as that is short to write: checks fields, times and sizes; NFC, control
+characters and white space; tags for noise (shouting, repetition, links and mentions alone); e-mail addresses, links, telephone, card
+(Luhn) and account numbers and IP addresses replaced; pseudonyms of authors by HMAC; exact duplicates left out. Neither detects
+languages, keeps dead letters, or delivers exactly once: the pipeline does.
 """
 
 import datetime
@@ -22,9 +24,17 @@ from confluent_kafka import Consumer, KafkaError
 
 FLUSH_BYTES, FLUSH_SECONDS = 134_217_728, 10
 KEY = b"0123456789abcdef0123456789abcdef"
+SOURCE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+SPACE = re.compile(r"\s+")
+MENTION, HASHTAG, LINK = re.compile(r"@\w+"), re.compile(r"#\w+"), re.compile(r"https?://\S+|www\.\S+")
+REPEATED = re.compile(r"(.)\1{4,}")
+CARD = re.compile(r"\b(?:\d[ -]?){13,19}\b")
 PATTERNS = [
     (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<email>"),
-    (re.compile(r"https?://\S+"), "<url>"),
+    (LINK, "<url>"),
+    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b"), "<iban>"),
+    (re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b"), "<ip>"),
     (re.compile(r"\+?\d[\d ()-]{7,}\d"), "<phone>"),
 ]
 SCHEMA = pa.schema(
@@ -34,6 +44,7 @@ SCHEMA = pa.schema(
         ("created_at", pa.timestamp("us", tz="UTC")),
         ("author", pa.string()),
         ("text", pa.string()),
+        ("tags", pa.list_(pa.string())),
         ("topic", pa.string()),
         ("partition", pa.int32()),
         ("offset", pa.int64()),
@@ -42,11 +53,36 @@ SCHEMA = pa.schema(
 )
 
 
-def scrub(post, seen):
-    text = unicodedata.normalize("NFC", post["text"])
+def luhn(found):
+    digits = [int(c) for c in found[0] if c.isdigit()]
+    total = sum(d if at % 2 == 0 else sum(divmod(2 * d, 10)) for at, d in enumerate(reversed(digits)))
+    return "<card>" if total % 10 == 0 else found[0]
+
+
+def work(post, seen):
+    """Whether the post is kept."""
+    text = post["text"]
+    if not all(isinstance(post[key], str) for key in ("id", "source", "author", "text")) or not 0 < len(post["id"]) <= 256:
+        return False
+    if not SOURCE.fullmatch(post["source"]) or len(text.encode()) > 100_000:
+        return False
+    text = SPACE.sub(" ", CONTROL.sub("", unicodedata.normalize("NFC", text))).strip()
+    letters = [c for c in text if c.isalpha()]
+    bare = MENTION.sub("", LINK.sub("", text)).strip()
+    post["tags"] = [
+        tag
+        for tag, holds in (
+            ("shouting", len(letters) > 10 and sum(c.isupper() for c in letters) > 0.7 * len(letters)),
+            ("repetition", REPEATED.search(text) is not None or len(set(text.split())) * 3 < len(text.split())),
+            ("link_only", not bare),
+            ("hashtags", len(HASHTAG.findall(text)) > 5),
+        )
+        if holds
+    ]
+    text = CARD.sub(luhn, text)
     for pattern, word in PATTERNS:
         text = pattern.sub(word, text)
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(text.casefold().encode(), digest_size=16).digest()
     if digest in seen:
         return False
     seen.add(digest)
@@ -84,7 +120,7 @@ def main(brokers, topic, folder, form):
             payload = message.value()
             waiting += len(payload)
             post = json.loads(payload)
-            if form == "scrubbing" and not scrub(post, seen):
+            if form == "working" and not work(post, seen):
                 continue
             created = datetime.datetime.fromisoformat(post["created_at"])
             post.update(created_at=created, topic=topic, partition=message.partition(), offset=message.offset(), date=created.date())

@@ -128,7 +128,7 @@ def throughput(options):
         for round_number in range(options.rounds):
             for label, run in [
                 *((f"{n} worker{'s' * (n > 1)}", lambda n=n: workers(folder, topic, n, round_number)) for n in (1, 2, 4)),
-                *((f"plain Python, {form}", lambda form=form: consumer(folder, topic, form)) for form in ("bare", "scrubbing")),
+                *((f"plain Python, {form}", lambda form=form: consumer(folder, topic, form)) for form in ("bare", "working")),
             ]:
                 one = run()
                 one["posts_per_second"] = round(options.posts / one["seconds"])
@@ -236,11 +236,11 @@ def throughput_table(outcome):
         f"`{outcome['command']}`: from the start of the processes to the end of the last, everything included. In turns, {len(next(iter(runs.values())))}",
         "rounds; the median, and all values. No model; every other stage is on. Every run had every post, none twice.",
         "",
-        "| who | posts/s | all rounds | times plain Python, bare / scrubbing | commits | conflicts | peak memory, MB |",
+        "| who | posts/s | all rounds | times plain Python, bare / working | commits | conflicts | peak memory, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for label, one in runs.items():
-        ratio = " / ".join(f"{middle[label] / middle[f'plain Python, {form}']:.1f}" for form in ("bare", "scrubbing"))
+        ratio = " / ".join(f"{middle[label] / middle[f'plain Python, {form}']:.1f}" for form in ("bare", "working"))
         counts = [sorted(run.get(key, 0) for run in one) if key in one[0] else None for key in ("commits", "conflicts")]
         told = ["-" if count is None else f"{count[0]} to {count[-1]}" for count in counts]
         every = ", ".join(f"{run['posts_per_second']:,}" for run in one)

@@ -34,6 +34,9 @@ pub struct ProduceOptions {
     pub files: Vec<PathBuf>,
 }
 
+/// At a given rate messages go out in bursts of this length: the client waits in whole milliseconds, and would spin.
+const PACE: Duration = Duration::from_millis(10);
+
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Produced {
@@ -173,8 +176,11 @@ pub fn produce(config: &Config, options: &ProduceOptions, stop: &Stop) -> Result
             }
             if let Some(rate) = options.rate {
                 let due = Duration::from_secs_f64(sent as f64 / rate);
-                while started.elapsed() < due && !stop.is_set() {
-                    producer.poll((due - started.elapsed().min(due)).min(Duration::from_millis(100)));
+                while let ahead = due.saturating_sub(started.elapsed())
+                    && ahead >= PACE
+                    && !stop.is_set()
+                {
+                    producer.poll(ahead.min(Duration::from_millis(100)));
                 }
             }
         }

@@ -89,6 +89,10 @@ impl KafkaConfig {
     pub(super) fn consumer(&self, tell_end: bool) -> Result<Access, ConfigError> {
         let mut access = self.client()?;
         let client = access.config_mut();
+        // The client's own pause is a second, once enough is fetched ahead: longer than all that takes to be read.
+        if client.get("fetch.queue.backoff.ms").is_none() {
+            client.set("fetch.queue.backoff.ms", "10");
+        }
         client
             .set("group.id", &self.group)
             .set("enable.partition.eof", tell_end.to_string());
