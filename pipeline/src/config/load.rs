@@ -153,10 +153,20 @@ fn apply_environment(
                 _ => return Err(one(&name, "does not name a section")),
             };
         }
-        let value = typed(&text, here.get(last)).map_err(|message| one(&name, message))?;
+        // By the default's type: a file may have a whole number where others are allowed.
+        let value = typed(&text, find(defaults, key)).map_err(|message| one(&name, message))?;
         here.insert(last.into(), value);
     }
     Ok(())
+}
+
+fn find<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    let mut steps = key.split('.');
+    let mut here = table.get(steps.next()?)?;
+    for step in steps {
+        here = here.as_table()?.get(step)?;
+    }
+    Some(here)
 }
 
 /// The environment variable of a key.

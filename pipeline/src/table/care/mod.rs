@@ -3,13 +3,13 @@
 //!
 //! | verb | file |
 //! |---|---|
-//! | pack small files | [`compact`] |
-//! | delete files that no version needs | [`vacuum`] |
-//! | take old days out | [`expire`] |
-//! | change rows where they lie, or take them out | [`edit`] |
-//! | take rows out, for good | [`erase`] |
-//! | find and mend damage | [`doctor`] |
-//! | tell what was committed | [`history`] |
+//! | pack small files | [`mod@compact`] |
+//! | delete files that no version needs | [`mod@vacuum`] |
+//! | take old days out | [`mod@expire`] |
+//! | change rows where they lie, or take them out | [`mod@edit`] |
+//! | take rows out, for good | [`mod@erase`] |
+//! | find and mend damage | [`mod@doctor`] |
+//! | tell what was committed | [`mod@history`] |
 //!
 //! deltalake's own operations are not used: their files carry statistics of every column, and those tell what people
 //! wrote. Nor is its check of conflicts, which lets two packings of the same file pass and would double its rows: see
