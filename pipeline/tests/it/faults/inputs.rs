@@ -41,7 +41,7 @@ fn poison_among_the_posts_becomes_dead_letters_each_once_whoever_is_killed() {
         .filter(|number| is_poison(*number))
         .count();
     assert_eq!(verdict.dead_letters, poison);
-    let what = "one message in seven is no post (cut off, no UTF-8, nested 100,000 deep, without a text, 2 MB, empty …), and workers are killed";
+    let what = "one message in seven is no post (cut off, no UTF-8, nested 100,000 deep, without a text, 300 kB of text, empty …), and workers are killed";
     report(
         "poison",
         what,
