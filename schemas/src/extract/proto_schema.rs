@@ -59,7 +59,10 @@ pub fn message_of_file(extractor: Arc<Extractor>, file: &[u8], message: &str) ->
     };
     let found = pool.get_message_by_name(message);
     let found = found.ok_or_else(|| {
-        let names = pool.all_messages().filter(|message| !message.is_map_entry());
+        // What is imported of Google's own is not what anybody looks for.
+        let names = pool
+            .all_messages()
+            .filter(|message| !message.is_map_entry() && message.package_name() != "google.protobuf");
         let names: Vec<String> = names
             .take(10)
             .map(|message| format!("`{}`", message.full_name()))
