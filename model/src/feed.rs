@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::batching::cut;
+use crate::lesson::Lesson;
 use crate::tokenizer::Encoded;
 use crate::train_config::SetConfig;
 
@@ -18,53 +19,26 @@ const POOL_ROWS: usize = 4096;
 
 /// A training set, tokenized.
 pub(crate) struct TrainingSet {
-    pub(crate) head: usize,
-    pub(crate) labels: Vec<usize>,
+    pub(crate) lesson: Lesson,
     encoded: Encoded,
     share: f64,
     until: f64,
-    /// The labels that its texts are told apart by, as places in the head's list.
-    pub(crate) choices: Vec<usize>,
-    /// One weight per choice.
-    pub(crate) weights: Vec<f32>,
     waiting: Vec<Vec<usize>>,
 }
 
 impl TrainingSet {
-    pub(crate) fn new(
-        config: &SetConfig,
-        head: (usize, usize),
-        balance: f64,
-        labels: Vec<usize>,
-        encoded: Encoded,
-    ) -> Self {
-        let (head, label_count) = head;
-        let mut counts = vec![0_usize; label_count];
-        labels.iter().for_each(|&label| counts[label] += 1);
-        let choices: Vec<usize> = (0..label_count)
-            .filter(|&label| !config.restrict || counts[label] > 0)
-            .collect();
-        let occurring = counts.iter().filter(|&&count| count > 0).count().max(1);
-        let even = labels.len() as f64 / occurring as f64;
-        // A label as frequent as an even share has weight 1; one that never occurs is never a target.
-        let weight = |label: &usize| {
-            if counts[*label] == 0 {
-                1.0
-            } else {
-                (even / counts[*label] as f64).powf(balance) as f32
-            }
-        };
-        let weights = choices.iter().map(weight).collect();
+    pub(crate) fn new(config: &SetConfig, lesson: Lesson, encoded: Encoded) -> Self {
         TrainingSet {
-            head,
-            labels,
+            lesson,
             encoded,
             share: config.share,
             until: config.until,
-            choices,
-            weights,
             waiting: Vec::new(),
         }
+    }
+
+    pub(crate) fn texts(&self) -> usize {
+        self.encoded.len()
     }
 
     pub(crate) fn tokens(&self) -> usize {
@@ -88,11 +62,11 @@ impl TrainingSet {
     }
 }
 
-/// One batch of texts: which set, the token ids, the labels; in pre-training what was hidden.
+/// One batch of texts: which set, which of its texts, their token ids; in pre-training what was hidden.
 pub(crate) struct Batch {
     pub(crate) set: usize,
+    pub(crate) places: Vec<usize>,
     pub(crate) rows: Vec<Vec<u32>>,
-    pub(crate) labels: Vec<usize>,
     pub(crate) hidden: Vec<Hidden>,
 }
 
@@ -187,15 +161,14 @@ impl Feed {
     /// The next batch, when `done` of the run (0 to 1) is over.
     pub(crate) fn next(&mut self, done: f64) -> Batch {
         let set = self.choose(done);
-        let rows = self.sets[set].next(self.batch_tokens, &mut self.random);
-        let source = &self.sets[set];
-        let labels = rows.iter().map(|&row| source.labels[row]).collect();
-        let mut rows: Vec<Vec<u32>> = rows.iter().map(|&row| source.encoded.row(row).to_vec()).collect();
+        let places = self.sets[set].next(self.batch_tokens, &mut self.random);
+        let encoded = &self.sets[set].encoded;
+        let mut rows: Vec<Vec<u32>> = places.iter().map(|&place| encoded.row(place).to_vec()).collect();
         let hidden = self.noise.apply(&mut rows, &mut self.random);
         Batch {
             set,
+            places,
             rows,
-            labels,
             hidden,
         }
     }

@@ -89,7 +89,10 @@ impl Learner {
                     .map(|logits| {
                         logits.cross_entropy_for_logits(&truth(&batch.hidden, device)) // mean over hidden tokens
                     }),
-                None => Some(self.label_loss(&tokens, batch, set)),
+                None => {
+                    let logits = network.classifier.forward(&tokens, Mode::Train);
+                    set.lesson.loss(&batch.places, &logits, self.config.label_smoothing)
+                }
             }?;
             (&loss / self.batches as f64).backward();
             Some(loss.to_kind(Kind::Double).double_value(&[]))
@@ -101,32 +104,6 @@ impl Learner {
             )));
         }
         Ok(loss)
-    }
-
-    fn label_loss(&self, tokens: &TokenBatch, batch: &Batch, set: &TrainingSet) -> Tensor {
-        let network = self.computing();
-        let device = network.store.device();
-        let logits = &network.classifier.forward(tokens, Mode::Train)[set.head]; // (b, l)
-        let choices: Vec<i64> = set.choices.iter().map(|&choice| choice as i64).collect();
-        let logits = logits
-            .index_select(1, &Tensor::from_slice(&choices).to_device(device))
-            .to_kind(Kind::Float); // (b, choices)
-        let place = |label: &usize| {
-            set.choices
-                .iter()
-                .position(|choice| choice == label)
-                .map_or(0, |place| place as i64)
-        };
-        let truth: Vec<i64> = batch.labels.iter().map(place).collect();
-        let truth = Tensor::from_slice(&truth).to_device(device); // (b)
-        let weights = Tensor::from_slice(&set.weights).to_device(device); // (choices)
-        logits.cross_entropy_loss(
-            &truth,
-            Some(&weights),
-            Reduction::Mean,
-            -100,
-            self.config.label_smoothing,
-        )
     }
 
     /// The logits of hidden tokens, `(n, vocabulary)`; `None` where there are none.

@@ -9,6 +9,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
+    /// A teacher was asked about texts without labels.
+    Asked {
+        /// The teacher, as `name@sha`.
+        teacher: String,
+        /// Texts that it has answered for.
+        done: usize,
+        /// Texts in all.
+        texts: usize,
+    },
     /// Data and tokenizer are ready.
     Ready {
         /// Number of training texts.

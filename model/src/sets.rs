@@ -1,6 +1,7 @@
 //! The sets of a training run: read, kept apart from what the run is judged by, and tokenized.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow::array::StringArray;
@@ -10,9 +11,12 @@ use crate::checkpoint::{hex, sha256_of};
 use crate::data::{Labelled, Selection, read_labelled, read_texts};
 use crate::error::ModelError;
 use crate::feed::TrainingSet;
+use crate::lesson::{Labels, Lesson};
 use crate::prepare::prepare;
+use crate::progress::Progress;
+use crate::teachers::Teachers;
 use crate::tokenizer::{Encoded, Tokenizer};
-use crate::train_config::{Task, TrainConfig, ValidationConfig};
+use crate::train_config::{SetConfig, Task, TrainConfig, ValidationConfig};
 
 /// Texts with fewer letters and digits than this say nothing about where they come from: "thanks" is in every set.
 const TELLING_LETTERS: usize = 12;
@@ -39,8 +43,12 @@ pub(crate) struct ValidationSet {
     pub(crate) encoded: Encoded,
 }
 
-/// Reads the sets; `base` is the tokenizer of the checkpoint that the run starts from.
-pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets, ModelError> {
+/// Reads the sets, and asks teachers where there are any; `base` is the tokenizer of the checkpoint that the run starts from.
+pub(crate) fn load(
+    config: &TrainConfig,
+    base: Option<Tokenizer>,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Sets, ModelError> {
     let judged: Vec<Labelled> = config
         .validation
         .iter()
@@ -52,17 +60,20 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
     let mut training: Vec<Labelled> = config
         .sets
         .iter()
-        .map(|set| read(config, &config.data.join(&set.path), (&set.head, &set.selection())))
+        .map(|set| read_training(config, set))
         .collect::<Result<_, ModelError>>()?;
     let left_out = if config.overlap {
         0
     } else {
         keep_apart(&mut training, &judged)
     };
-    for (set, data) in config.sets.iter().zip(&training) {
+    for (set, data) in config.sets.iter().zip(&mut training) {
         if data.labels.is_empty() {
             let reason = "all its texts are validation texts: name other sets, or set overlap = true";
             return Err(ModelError::malformed(&config.data.join(&set.path), reason));
+        }
+        if let Some(wanted) = set.sample {
+            *data = spread(data, wanted);
         }
     }
     let tokenizer = tokenizer(config, base, &training)?;
@@ -74,18 +85,25 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
     let validation = (config.validation.iter().zip(judged))
         .map(|(set, data)| validation_set(config, set, sampled(set, data), &tokenizer))
         .collect::<Result<_, ModelError>>()?;
-    let training = (config.sets.iter().zip(training))
+    let mut teachers = Teachers::new(config);
+    let taught: Vec<&StringArray> = (config.sets.iter().zip(&training))
+        .filter(|(set, _)| set.taught)
+        .map(|(_, data)| &data.texts)
+        .collect();
+    let mut said = teachers.ask(&taught, progress)?.into_iter();
+    let training = (config.sets.iter().zip(&training))
         .map(|(set, data)| {
-            let encoded = tokenizer.encode(&data.texts)?;
-            let (place, labels, balance) = match config.task {
-                Task::Mlm => (0, 1, 0.0),
+            let lesson = match config.task {
+                Task::Mlm => Lesson::Words,
+                Task::Classify if set.taught => Lesson::Taught(said.next().unwrap_or_default()),
                 Task::Classify => {
                     let place = config.head(&set.head)?;
                     let head = &config.heads[place];
-                    (place, head.labels.len(), head.balance)
+                    let balance = set.balance.unwrap_or(head.balance);
+                    Lesson::Labels(Labels::new(set, (place, head.labels.len()), balance, &data.labels))
                 }
             };
-            Ok(TrainingSet::new(set, (place, labels), balance, data.labels, encoded))
+            Ok(TrainingSet::new(set, lesson, tokenizer.encode(&data.texts)?))
         })
         .collect::<Result<_, ModelError>>()?;
     Ok(Sets {
@@ -93,7 +111,7 @@ pub(crate) fn load(config: &TrainConfig, base: Option<Tokenizer>) -> Result<Sets
         training,
         validation,
         left_out,
-        data_sha256: data_hash(config)?,
+        data_sha256: data_hash(config, &teachers.identities)?,
     })
 }
 
@@ -114,6 +132,14 @@ fn read(config: &TrainConfig, path: &Path, (head, selection): (&str, &Selection)
         Task::Mlm => read_texts(path, selection),
         Task::Classify => read_labelled(path, &config.heads[config.head(head)?].head(), selection),
     }
+}
+
+fn read_training(config: &TrainConfig, set: &SetConfig) -> Result<Labelled, ModelError> {
+    let path = config.data.join(&set.path);
+    if set.taught {
+        return read_texts(&path, &set.selection());
+    }
+    read(config, &path, (&set.head, &set.selection()))
 }
 
 fn tokenizer(config: &TrainConfig, base: Option<Tokenizer>, training: &[Labelled]) -> Result<Tokenizer, ModelError> {
@@ -196,8 +222,10 @@ fn leave_out(data: &mut Labelled, judged: &HashSet<String>) -> usize {
     left_out
 }
 
-fn data_hash(config: &TrainConfig) -> Result<String, ModelError> {
+/// What a run learns from: its files, and who taught it.
+fn data_hash(config: &TrainConfig, teachers: &[String]) -> Result<String, ModelError> {
     let mut hasher = Sha256::new();
+    teachers.iter().for_each(|teacher| hasher.update(teacher));
     for set in &config.sets {
         hasher.update(sha256_of(&config.data.join(&set.path))?);
     }

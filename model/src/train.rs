@@ -56,7 +56,7 @@ pub fn train(
     }
     std::fs::create_dir_all(out).map_err(|error| ModelError::write(out, error))?;
     let _alone = alone_in(out)?;
-    let mut run = Run::new(config, out).inspect_err(|_| {
+    let mut run = Run::new(config, out, progress).inspect_err(|_| {
         // A run that never began leaves no folder; one that has anything in it stays.
         let _ = std::fs::remove_dir(out);
     })?;
@@ -96,12 +96,16 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a TrainConfig, out: &'a Path) -> Result<Self, ModelError> {
+    fn new(
+        config: &'a TrainConfig,
+        out: &'a Path,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Self, ModelError> {
         let (start, base) = match starting_point(config)? {
             Some((network, encoder, tokenizer)) => (Some((network, encoder)), Some(tokenizer)),
             None => (None, None),
         };
-        let sets = sets::load(config, base)?;
+        let sets = sets::load(config, base, progress)?;
         let tokenizer = sets.tokenizer;
         let encoder = start.as_ref().map(|(_, encoder)| encoder).or(config.encoder.as_ref());
         let encoder = encoder
@@ -227,7 +231,7 @@ impl<'a> Run<'a> {
 
     fn ready(&self) -> Progress {
         Progress::Ready {
-            texts: self.feed.sets.iter().map(|set| set.labels.len()).sum(),
+            texts: self.feed.sets.iter().map(TrainingSet::texts).sum(),
             left_out: self.left_out,
             tokens: self.feed.sets.iter().map(TrainingSet::tokens).sum(),
             parameters: self.learner.network.parameters(),

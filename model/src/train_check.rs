@@ -55,16 +55,31 @@ impl TrainConfig {
 
     fn check_heads(&self) -> Result<(), ModelError> {
         let wrong = |reason: String| Err(ModelError::Config(format!("training `{}`: {reason}", self.name)));
+        if self.teachers.is_empty() == self.sets.iter().any(|set| set.taught) {
+            return wrong(
+                "`teachers` and sets that are `taught` belong together: one is there without the other".to_owned(),
+            );
+        }
+        if let Some(set) = self.sets.iter().find(|set| set.taught && !set.head.is_empty()) {
+            return wrong(format!(
+                "`{}` is taught and has a head: the teachers decide which heads it teaches",
+                set.path.display()
+            ));
+        }
+        if self.sets.iter().any(|set| set.sample == Some(0)) {
+            return wrong("a sample of a set needs at least one text".to_owned());
+        }
         let named = self
             .sets
             .iter()
+            .filter(|set| !set.taught)
             .map(|set| &set.head)
             .chain(self.validation.iter().map(|set| &set.head));
         if self.task == Task::Mlm {
-            return if self.heads.is_empty() && named.clone().all(String::is_empty) {
+            return if self.heads.is_empty() && named.clone().all(String::is_empty) && self.teachers.is_empty() {
                 Ok(())
             } else {
-                wrong("task `mlm` learns from texts alone: leave heads out".to_owned())
+                wrong("task `mlm` learns from texts alone: leave heads and teachers out".to_owned())
             };
         }
         if self.heads.is_empty() {
@@ -78,7 +93,12 @@ impl TrainConfig {
         }
         let lasts = |set: &&SetConfig| set.share > 0.0 && set.until >= 1.0;
         for head in self.heads.iter().filter(|head| !head.auxiliary) {
-            if !self.sets.iter().filter(lasts).any(|set| set.head == head.name) {
+            if !self
+                .sets
+                .iter()
+                .filter(lasts)
+                .any(|set| set.taught || set.head == head.name)
+            {
                 return wrong(format!(
                     "head `{}` has no set with a share above 0 to the end",
                     head.name

@@ -31,6 +31,10 @@ pub struct TrainConfig {
     /// What changes in the encoder that `from` names.
     #[serde(default)]
     pub adapt: AdaptConfig,
+    /// Checkpoints whose mean probabilities are the labels of the sets that are `taught` (Hinton et al. 2015, arXiv:1503.02531):
+    /// folders, or names on the Hub.
+    #[serde(default)]
+    pub teachers: Vec<String>,
     /// The folder that the paths of the sets start from.
     #[serde(default)]
     pub data: PathBuf,
@@ -187,13 +191,20 @@ pub struct HeadConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetConfig {
-    /// The head it teaches; absent in pre-training.
+    /// The head it teaches; absent in pre-training and where teachers give the labels.
     #[serde(default)]
     pub head: String,
     /// The file, under the data folder.
     pub path: PathBuf,
+    /// Its texts need no labels: they teach every head that all `teachers` have, what these say of them.
+    #[serde(default)]
+    pub taught: bool,
     /// Its share of the steps, in proportion to the others' shares.
     pub share: f64,
+    /// How much its rare labels are raised, where that is not the head's `balance`.
+    pub balance: Option<f64>,
+    /// Only so many texts, evenly spread over the file.
+    pub sample: Option<usize>,
     /// It is used up to this share of all steps: weak labels first, good ones to the end.
     #[serde(default = "one")]
     pub until: f64,

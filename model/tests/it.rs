@@ -4,6 +4,7 @@
 
 mod it {
     mod checkpoint;
+    mod distilling;
     mod evaluate;
     mod fine_tuning;
     mod hub;

@@ -25,9 +25,7 @@ impl<'a> Course<'a> {
         if !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        if let Ok(style) =
-            ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} steps, {eta} left {msg}")
-        {
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len}, {eta} left {msg}") {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         Course {
@@ -44,6 +42,11 @@ impl<'a> Course<'a> {
             self.bar.set_length(*steps as u64);
             self.bar.set_position(*step as u64);
             self.bar.set_message(name.to_owned());
+        }
+        if let Progress::Asked { teacher, done, texts } = progress {
+            self.bar.set_length(*texts as u64);
+            self.bar.set_position(*done as u64);
+            self.bar.set_message(format!("asking {teacher}"));
         }
         if let Some(line) = line(progress).filter(|_| self.lines) {
             let line = if name.is_empty() {
@@ -76,6 +79,8 @@ impl<'a> Course<'a> {
 fn line(progress: &Progress) -> Option<String> {
     Some(match progress {
         Progress::Moved { .. } => return None,
+        Progress::Asked { teacher, done, texts } if done == texts => format!("{teacher} has labelled {texts} texts"),
+        Progress::Asked { .. } => return None,
         Progress::Ready {
             texts,
             tokens,
