@@ -104,6 +104,8 @@ impl Topic {
         let mut client = self.broker().client();
         client
             .set("enable.idempotence", "true")
+            // Several messages of 100 MB at once are more than the heap of a small broker holds: it would refuse them.
+            .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "20")
             .set("message.max.bytes", "100000000");
         let producer: BaseProducer<Acknowledged> = client.create_with_context(Acknowledged::default()).unwrap();
@@ -122,9 +124,11 @@ impl Topic {
             sent += 1;
         }
         producer.flush(PATIENCE).unwrap();
-        let mut places = producer.context().0.lock().unwrap().clone();
+        let Acknowledged { places, refused } = producer.context();
+        let mut places = places.lock().unwrap().clone();
         places.sort_unstable();
-        assert_eq!(places.len(), sent, "not every message was acknowledged");
+        let refused = refused.lock().unwrap();
+        assert_eq!(places.len(), sent, "not every message was acknowledged: {refused:?}");
         places.into_iter().map(|(_, place)| place).collect()
     }
 
@@ -200,9 +204,12 @@ impl Drop for Topic {
     }
 }
 
-/// Notes number and place of every message that the broker took.
+/// Notes number and place of every message that the broker took, and the number of every one that it did not, with the reason.
 #[derive(Default)]
-struct Acknowledged(Mutex<Vec<(usize, Place)>>);
+struct Acknowledged {
+    places: Mutex<Vec<(usize, Place)>>,
+    refused: Mutex<Vec<(usize, KafkaError)>>,
+}
 
 impl ClientContext for Acknowledged {}
 
@@ -210,10 +217,12 @@ impl ProducerContext for Acknowledged {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        // One that was refused is missed by the count at the end.
-        if let Ok(message) = result {
-            let place = (message.partition(), message.offset());
-            self.0.lock().unwrap().push((number, place));
+        match result {
+            Ok(message) => {
+                let place = (message.partition(), message.offset());
+                self.places.lock().unwrap().push((number, place));
+            }
+            Err((error, _)) => self.refused.lock().unwrap().push((number, error.clone())),
         }
     }
 }
