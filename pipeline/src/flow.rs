@@ -8,8 +8,12 @@
 //! Order is kept all the way, so a commit covers a prefix of each partition and its logic stays trivial. Queues are
 //! bounded; one byte budget covers all that is in flight, and the source waits when it is spent.
 
+#[cfg(test)]
+mod tests;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +25,7 @@ use crate::sink::{Sink, SinkError, SinkItem};
 use crate::source::{SourceError, Stop};
 use crate::stage::{StageError, apply_one};
 use crate::stages::finish::{Finished, finish};
+use crate::stats::Stats;
 
 /// Batches between source and stages.
 pub const SOURCE_QUEUE: usize = 8;
@@ -28,6 +33,8 @@ pub const SOURCE_QUEUE: usize = 8;
 const SINK_QUEUE: usize = 4;
 /// Batches that wait for the model at once, so that it never waits for tokens.
 const SCORING: usize = 3;
+/// How long a line that failed waits for its source: leaving a group takes some answers of the broker.
+const SOURCE_LEAVES: Duration = Duration::from_secs(30);
 
 /// Why the line stopped.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +68,8 @@ impl FlowError {
 /// The source is a closure run on a thread of its own; it is told to stop when anything further down fails.
 ///
 /// # Errors
-/// The first failure; what was not committed is read again at the next start.
+/// The first failure; what was not committed is read again at the next start. Unless it hangs, the source has ended then
+/// too: it must not change what a line shows that starts again.
 pub async fn run<S>(source: S, items: mpsc::Receiver<Item>, line: Line, sink: Sink, stop: Stop) -> Result<(), FlowError>
 where
     S: FnOnce(&Stop) -> Result<(), SourceError> + Send + 'static,
@@ -78,26 +86,28 @@ where
             cause: error.to_string(),
         })?;
     let mut sink = tokio::spawn(sink.run(from_line));
-    let worked = {
+    let (worked, sunk) = {
         let work = pump(items, line, to_sink, stop.clone());
         tokio::pin!(work);
         tokio::select! {
-            worked = &mut work => worked,
+            worked = &mut work => (worked, None),
             // The sink ends first only by failing; the line then has no one to send to.
-            failed = &mut sink => {
-                stop.set();
-                return match failed {
-                    Ok(Err(error)) => Err(error.into()),
-                    Ok(Ok(())) => Ok(()),
-                    Err(_) => Err(SinkError::Abandoned.into()),
-                };
-            }
+            sunk = &mut sink => (Ok(()), Some(sunk)),
         }
     };
+    // Nobody takes the source's items any more, so it does not hang for want of room.
     stop.set();
-    let sunk = sink.await.unwrap_or(Err(SinkError::Abandoned));
-    worked?;
-    sunk?;
+    let sunk = match sunk {
+        Some(sunk) => sunk,
+        None => sink.await,
+    };
+    let sunk = sunk.unwrap_or(Err(SinkError::Abandoned));
+    if let Err(error) = worked.and(sunk.map_err(FlowError::from)) {
+        if tokio::time::timeout(SOURCE_LEAVES, source_end).await.is_err() {
+            tracing::warn!("the source does not end, though the line has failed");
+        }
+        return Err(error);
+    }
     match source_end.await {
         Ok(result) => Ok(result?),
         Err(_) => Err(FlowError::Panicked),
@@ -122,7 +132,7 @@ async fn pump(
 
 /// One batch through the same line, by itself: for rows that no source delivers.
 pub(crate) async fn alone(line: &Line, batch: Batch, stop: &Stop) -> Result<Finished, FlowError> {
-    fetch_schemas(line.registry.as_deref(), &batch, stop).await?;
+    fetch_schemas(line.registry.as_deref(), &batch, stop, &line.stats).await?;
     let chain = line.chain.clone();
     let batch = on_rayon(move || chain.apply(batch)).await?;
     let batch = apply_one(line.duplicates.as_ref(), batch, &line.stats)?;
@@ -142,7 +152,7 @@ fn enriched(items: mpsc::Receiver<Item>, line: Line, stop: Stop) -> impl Stream<
     } = line;
     let width = rayon::current_num_threads() + 1;
     let (read_stats, scoring_stats) = (Arc::clone(&stats), Arc::clone(&stats));
-    let finish_stats = Arc::clone(&stats);
+    let (registry_stats, finish_stats) = (Arc::clone(&stats), Arc::clone(&stats));
     stream::unfold(items, |mut items| async {
         items.recv().await.map(|item| (item, items))
     })
@@ -153,9 +163,10 @@ fn enriched(items: mpsc::Receiver<Item>, line: Line, stop: Stop) -> impl Stream<
     })
     .map(move |item| {
         let (chain, registry, stop) = (chain.clone(), registry.clone(), stop.clone());
+        let stats = Arc::clone(&registry_stats);
         async move {
             each(item, async |batch| {
-                fetch_schemas(registry.as_deref(), &batch, &stop).await?;
+                fetch_schemas(registry.as_deref(), &batch, &stop, &stats).await?;
                 on_rayon(move || chain.apply(batch)).await
             })
             .await
@@ -195,11 +206,15 @@ fn map(item: Item, work: impl FnOnce(Batch) -> Result<Batch, FlowError>) -> Resu
 }
 
 /// Has the schemas at hand that the batch's payloads name: stages do no I/O.
-async fn fetch_schemas(registry: Option<&Registry>, batch: &Batch, stop: &Stop) -> Result<(), FlowError> {
-    match registry {
-        Some(registry) => Ok(registry.prepare(&batch.rows, stop).await?),
-        None => Ok(()),
-    }
+async fn fetch_schemas(
+    registry: Option<&Registry>,
+    batch: &Batch,
+    stop: &Stop,
+    stats: &Stats,
+) -> Result<(), FlowError> {
+    let Some(registry) = registry else { return Ok(()) };
+    let _waits = stats.watch().health.asks_registry();
+    Ok(registry.prepare(&batch.rows, stop).await?)
 }
 
 /// Runs the stages on a rayon thread; this thread goes on with other batches meanwhile.

@@ -19,11 +19,12 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tamiz_schemas::columns::*;
 
+use crate::config::ConfigError;
 use crate::source::SourceError;
-use crate::source::kafka::{Guard, KafkaConfig, reach};
+use crate::source::kafka::{Access, Guard, KafkaConfig, reach_with};
 
 /// How long a message may take; the client tries again until then.
 const DELIVERY_MILLIS: &str = "60000";
@@ -56,11 +57,12 @@ pub struct LetterTopicError {
     source: KafkaError,
 }
 
-/// A producer of dead letters.
+/// A producer of dead letters. It has a thread that serves the client's events: most of the time there are no letters, and
+/// what the client logs and tells would pile up.
 #[derive(Clone)]
 pub struct LetterTopic {
     topic: Arc<str>,
-    producer: Arc<BaseProducer<Refusals>>,
+    producer: Arc<ThreadedProducer<Refusals>>,
 }
 
 /// What was refused: number of the letter, and why.
@@ -115,18 +117,12 @@ impl LetterTopic {
     /// No broker, no such topic, or options that are refused.
     pub fn connect(kafka: &KafkaConfig, topic: &str) -> Result<Self, SourceError> {
         let sought = KafkaConfig {
-            topics: vec![topic.to_owned()],
+            topics: Vec::new(), // those that are read are none of ours
             ..kafka.clone()
         };
-        reach(&sought)?;
-        let mut access = kafka.client()?;
-        access
-            .config_mut()
-            .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "20")
-            .set("message.timeout.ms", DELIVERY_MILLIS);
-        let producer: BaseProducer<Refusals> = access.open(Refusals {
+        reach_with(&sought, Some(topic))?;
+        let access = access(kafka)?;
+        let producer: ThreadedProducer<Refusals> = access.open(Refusals {
             guard: access.guard(),
             noted: Mutex::default(),
         })?;
@@ -221,6 +217,20 @@ impl LetterTopic {
     }
 }
 
+/// What the producer needs to reach the cluster.
+fn access(kafka: &KafkaConfig) -> Result<Access, ConfigError> {
+    let mut access = kafka.client()?;
+    access
+        .config_mut()
+        .set("enable.idempotence", "true")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "20")
+        .set("message.timeout.ms", DELIVERY_MILLIS)
+        // Those that a user wants are the consumer's: nobody reads these.
+        .set("statistics.interval.ms", "0");
+    Ok(access)
+}
+
 /// One dead letter as a message.
 struct Letter {
     key: String,
@@ -279,5 +289,20 @@ impl Letter {
                 value: Some(value),
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn the_producer_makes_no_statistics_though_the_consumer_is_to() {
+        let mut kafka = load(None, std::iter::empty()).unwrap().source.kafka;
+        kafka.options.insert("statistics.interval.ms".into(), "1000".into());
+        let access = access(&kafka).unwrap();
+        assert_eq!(access.config().get("statistics.interval.ms"), Some("0"));
+        assert_eq!(access.config().get("enable.idempotence"), Some("true"));
     }
 }

@@ -1,13 +1,18 @@
 //! Rows and offsets into the two tables, in one commit each.
 //!
 //! Dead letters are committed before posts. So the posts table's offsets alone say where to resume: every dead letter
-//! of an offset below them is safe, and one committed just before a crash is recognised by the dead-letter table's own
-//! offsets when its row is read again. A batch without dead letters costs one commit, not two. Deletes are committed
-//! between the two, for the same reason; they need no offsets, since one that is there twice means the same.
+//! of an offset below them is safe, and one committed just before a crash is found in the dead-letter table when its row
+//! is read again. A batch without dead letters costs one commit, not two. Deletes are committed between the two, for the
+//! same reason; they need no offsets, since one that is there twice means the same.
+//!
+//! Which rows are refused may change between two readings: a model fails once, an operator changes a rule. So above the
+//! posts' offsets a letter counts as committed only where the table holds it, whatever its own offsets say.
 //!
 //! Architecture Invariant: a batch's share of the byte budget is given back only after its rows are committed.
 
 mod commit;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -18,7 +23,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::{Offsets, TopicPartition};
+use crate::batch::{Offsets, Range, TopicPartition};
 use crate::letter_topic::LetterTopicError;
 use crate::source::kafka::Committed as CommittedOffsets;
 use crate::stages::finish::{Finished, Origins};
@@ -79,12 +84,32 @@ pub enum SinkError {
     },
 }
 
-/// What one table knows of one partition.
-#[derive(Debug, Clone, Copy)]
+/// What the tables know of one partition.
+#[derive(Debug, Clone)]
 struct Known {
     epoch: u64,
     posts: Option<i64>,
     dead_letters: Option<i64>,
+    /// Offsets of dead letters that the table held beyond `posts` when it was asked, rising: those of a flush that was cut
+    /// short.
+    letters: Vec<i64>,
+}
+
+impl Known {
+    /// Whether the row of that offset is through: a post, a letter or a delete, and committed.
+    fn holds_post(&self, offset: i64) -> bool {
+        self.posts.is_some_and(|next| offset < next)
+    }
+
+    /// Whether the row of that offset is through, or is a dead letter already.
+    fn holds_letter(&self, offset: i64) -> bool {
+        self.holds_post(offset) || self.letters.binary_search(&offset).is_ok()
+    }
+
+    /// Whether no row from that offset on was ever committed.
+    fn is_new_from(&self, first: i64) -> bool {
+        !self.holds_post(first) && self.letters.last().is_none_or(|last| *last < first)
+    }
 }
 
 /// Collects rows and commits them.
@@ -126,12 +151,17 @@ impl Sink {
 
     /// Tells the sink beforehand how far the tables are, for sources that had to ask anyway.
     pub fn know(&mut self, at: TopicPartition, epoch: u64, posts: Option<i64>, dead_letters: Option<i64>) {
+        // A flush was cut short: which letters it left has to be asked with the first batch.
+        if dead_letters > posts {
+            return;
+        }
         self.known.insert(
             at,
             Known {
                 epoch,
                 posts,
                 dead_letters,
+                letters: Vec::new(),
             },
         );
     }
@@ -180,10 +210,13 @@ impl Sink {
     }
 
     async fn add(&mut self, rows: Finished) -> Result<(), SinkError> {
+        // Before any offset is taken up: learning may flush, and an offset that waits then goes in without its rows.
         for (at, range) in &rows.offsets {
             if self.known.get(at).is_none_or(|known| known.epoch != range.epoch) {
                 self.learn(at, range.epoch).await?;
             }
+        }
+        for (at, range) in &rows.offsets {
             match self.pending.offsets.get_mut(at) {
                 Some(pending) if pending.next != range.first => {
                     let (topic, partition) = (Arc::clone(&at.topic), at.partition);
@@ -198,10 +231,9 @@ impl Sink {
                 None => drop(self.pending.offsets.insert(at.clone(), *range)),
             }
         }
-        let fresh = |known: &Known| known.posts;
-        let posts = self.unseen(rows.posts, &rows.post_origins, &rows.offsets, fresh)?;
-        let fresh = |known: &Known| known.dead_letters;
-        let dead_letters = self.unseen(rows.dead_letters, &rows.dead_letter_origins, &rows.offsets, fresh)?;
+        let (offsets, letters) = (&rows.offsets, &rows.dead_letter_origins);
+        let posts = self.unseen(rows.posts, &rows.post_origins, offsets, Known::holds_post)?;
+        let dead_letters = self.unseen(rows.dead_letters, letters, offsets, Known::holds_letter)?;
         let pending = &mut self.pending;
         pending.since.get_or_insert_with(Instant::now);
         pending.bytes += rows.permit.bytes;
@@ -240,27 +272,40 @@ impl Sink {
         let ids = [id.clone()];
         let posts = tables.posts.next_offsets(&ids).await?.get(&id).copied();
         let dead_letters = tables.dead_letters.next_offsets(&ids).await?.get(&id).copied();
+        let letters = match dead_letters {
+            Some(next) if dead_letters > posts => {
+                let cut_short = posts.unwrap_or(0)..next;
+                let table = &tables.dead_letters;
+                table.offsets_of_rows(&at.topic, at.partition, cut_short).await?
+            }
+            _ => Vec::new(),
+        };
         self.known.insert(
             at.clone(),
             Known {
                 epoch,
                 posts,
                 dead_letters,
+                letters,
             },
         );
         Ok(())
     }
 
-    /// The rows that the table does not hold yet.
+    /// The rows that are not committed yet.
+    ///
+    /// A row that was refused before a crash and passes when it is read again gets its post beside the letter, which is in
+    /// already; a replay of that letter finds the post. The other way round a row that passed and is refused now gets its
+    /// letter, since its post never came to be committed.
     fn unseen(
         &self,
         rows: RecordBatch,
         origins: &Origins,
         offsets: &Offsets,
-        held: impl Fn(&Known) -> Option<i64>,
+        held: impl Fn(&Known, i64) -> bool,
     ) -> Result<RecordBatch, SinkError> {
-        let held_to = |at: &TopicPartition| self.known.get(at).and_then(&held).unwrap_or(i64::MIN);
-        if rows.num_rows() == 0 || offsets.iter().all(|(at, range)| held_to(at) <= range.first) {
+        let is_new = |at: &TopicPartition, first| self.known.get(at).is_none_or(|known| known.is_new_from(first));
+        if rows.num_rows() == 0 || offsets.iter().all(|(at, range)| is_new(at, range.first)) {
             return Ok(rows);
         }
         let partitions = origins.partitions.as_primitive::<Int32Type>();
@@ -271,7 +316,8 @@ impl Sink {
                     topic: origins.topics.value(row).into(),
                     partition: partitions.value(row),
                 };
-                Some(numbers.value(row) >= held_to(&at))
+                let known = self.known.get(&at);
+                Some(!known.is_some_and(|known| held(known, numbers.value(row))))
             })
             .collect();
         self.stats.replayed(rows.num_rows() - keep.true_count());
@@ -289,7 +335,7 @@ impl Sink {
             return Err(SinkError::Abandoned);
         };
         let txns = |held: fn(&Known) -> Option<i64>| -> Txns {
-            let range = |(at, range): (&TopicPartition, &crate::batch::Range)| {
+            let range = |(at, range): (&TopicPartition, &Range)| {
                 let first = self.known.get(at).and_then(held).unwrap_or(range.first);
                 (
                     app_id(&self.prefix, at),

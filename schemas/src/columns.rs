@@ -43,7 +43,7 @@ pub const LATE: &str = "late";
 /// Keyed hash of what deletes name the post by, where that is not its `id`.
 pub const DELETE_KEY: &str = "delete_key";
 
-/// Deletes: when the delete was read.
+/// Deletes: when the delete was written down.
 pub const RECORDED_AT: &str = "recorded_at";
 
 /// Dead letters: the Kafka topic, or the file of a batch job.

@@ -19,7 +19,7 @@ use crate::posts::timestamp;
 /// Version of the schema that [`schema`] returns.
 pub const VERSION: u32 = 1;
 
-/// Partitioned by the UTC day on which the delete was read, so that old ones can be forgotten.
+/// Partitioned by the UTC day on which the delete was written down, so that old ones can be forgotten.
 pub const PARTITION_COLUMNS: [&str; 1] = [DATE];
 
 /// Columns whose minimum and maximum may be written to files and log.

@@ -171,6 +171,7 @@ impl Preset {
                     first(&["/uri", "/id"]),
                     constant("mastodon"),
                     at("/created_at"),
+                    // user@domain for people of other servers, whose `uri` has the user alone.
                     first(&["/account/acct", "/account/username"]),
                     join(&["/spoiler_text", "/content"], "\n\n"),
                 )

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use tamiz::config::{self, Config, LogConfig, LogFormat};
+use tamiz::config::{self, Config, Draft, LogConfig, LogFormat};
 use tamiz::jobs::demo::DemoOptions;
 use tamiz::jobs::produce::ProduceOptions;
 use tamiz::jobs::progress::{Progress, summary};
@@ -140,15 +140,21 @@ struct Common {
 
 impl Common {
     fn load(&self) -> Result<Config, JobError> {
-        let mut config = config::load(self.config.as_deref(), std::env::vars())?;
-        if let Some(model) = &self.model {
-            config.model.path = model.display().to_string();
+        Ok(self.draft()?.finish()?)
+    }
+
+    /// As far as it can be used.
+    fn draft(&self) -> Result<Draft, JobError> {
+        let mut draft = config::draft(self.config.as_deref(), std::env::vars_os())?;
+        let model = &mut draft.config.model;
+        if let Some(path) = &self.model {
+            model.path = path.display().to_string();
         }
         if let Some(device) = &self.device {
-            config.model.device.clone_from(device);
+            model.device.clone_from(device);
         }
-        config.model.enabled &= !self.no_model;
-        Ok(config)
+        model.enabled &= !self.no_model;
+        Ok(draft)
     }
 }
 
@@ -173,17 +179,21 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             let config = command.config()?;
             return logged(&config.log, None, table::run(command, &config));
         }
+        Command::Check { common } => {
+            let draft = common.draft()?;
+            let mut out = io::stdout();
+            return logged(&draft.config.log, None, jobs::check::check(&draft, &mut out));
+        }
         other => other,
     };
     let common = match &command {
         Command::Demo { common, .. }
-        | Command::Check { common }
         | Command::Run { common, .. }
         | Command::Batch { common, .. }
         | Command::Replay { common, .. }
         | Command::Sql { common, .. }
         | Command::Produce { common, .. } => common,
-        Command::Model { .. } | Command::Table { .. } => return Ok(()),
+        Command::Check { .. } | Command::Model { .. } | Command::Table { .. } => return Ok(()),
     };
     let mut config = common.load()?;
     if matches!(command, Command::Demo { .. }) && config.log.level == "info" {
@@ -234,7 +244,6 @@ async fn work(command: Command, config: Config) -> Result<(), JobError> {
     let mut out = io::stdout();
     match command {
         Command::Demo { posts, dir, .. } => jobs::demo::demo(config, &DemoOptions { posts, dir }, &mut out).await,
-        Command::Check { .. } => jobs::check::check(&config, &mut out).await,
         Command::Run { until_caught_up, .. } => {
             let until = if until_caught_up {
                 Until::CaughtUp
@@ -269,7 +278,7 @@ async fn work(command: Command, config: Config) -> Result<(), JobError> {
             }
         }
         Command::Produce { topic, rate, files, .. } => produce(config, ProduceOptions { topic, rate, files }).await,
-        Command::Model { .. } | Command::Table { .. } => Ok(()),
+        Command::Check { .. } | Command::Model { .. } | Command::Table { .. } => Ok(()),
     }
 }
 

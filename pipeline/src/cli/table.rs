@@ -107,7 +107,7 @@ impl Command {
 
     /// The configuration that the options name.
     pub(super) fn config(&self) -> Result<Config, JobError> {
-        Ok(config::load(self.table().config.as_deref(), std::env::vars())?)
+        Ok(config::load(self.table().config.as_deref(), std::env::vars_os())?)
     }
 }
 

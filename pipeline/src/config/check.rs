@@ -1,8 +1,10 @@
 //! What is wrong with a configuration: every problem at once, each with its cure.
 
 use tamiz_model::DeviceChoice;
+use tamiz_schemas::dead_letters::REASONS;
+use tamiz_udfs::text::language::UNDETERMINED;
 
-use super::Config;
+use super::{Config, keys};
 use crate::source::kafka::FirstStart;
 use crate::stages::noise::TAGS;
 use crate::stages::validate::Validate;
@@ -48,12 +50,7 @@ impl Config {
         if let Err(message) = Validate::new(&self.validate) {
             wrong("validate.oldest", message);
         }
-        for tag in self.noise.actions.keys().filter(|tag| !TAGS.contains(&tag.as_str())) {
-            wrong(
-                &format!("noise.actions.{tag}"),
-                format!("no such tag; known are {}", TAGS.join(", ")),
-            );
-        }
+        self.refusal_problems(&mut wrong);
         self.kafka_problems(&mut wrong);
         if self.source.kafka.topics.contains(&self.sink.dead_letter_topic.topic) {
             wrong(
@@ -62,6 +59,7 @@ impl Config {
             );
         }
         self.limit_problems(&mut wrong);
+        self.address_problems(&mut wrong);
         for (key, message) in self.table.problems() {
             wrong(key, message);
         }
@@ -78,10 +76,51 @@ impl Config {
 
     fn input_problems(&self, wrong: &mut impl FnMut(&str, String)) {
         if let Err(error) = self.input.mapping() {
-            wrong("input", error.to_string());
+            wrong(
+                &format!("input.{}", error.field),
+                format!(
+                    "`{}` is not a JSON pointer: it must start with `/`, as in `/data/text`",
+                    error.pointer
+                ),
+            );
         }
         for problem in super::input::problems(&self.input) {
             wrong(&problem.key, problem.message);
+        }
+    }
+
+    /// Of what refuses rows, and of where refused ones go.
+    fn refusal_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        // The detector's codes have two letters, and are compared as they are.
+        let is_code = |code: &str| {
+            code == UNDETERMINED || (code.len() == 2 && code.bytes().all(|letter| letter.is_ascii_lowercase()))
+        };
+        for code in self.language.keep.iter().filter(|code| !is_code(code)) {
+            wrong(
+                "language.keep",
+                format!("`{code}`: write ISO 639-1 codes in small letters, as `en`, or `{UNDETERMINED}`"),
+            );
+        }
+        if !(0.0..=1.0).contains(&self.language.min_confidence) {
+            wrong("language.min_confidence", "must be between 0 and 1".into());
+        }
+        for tag in self.noise.actions.keys().filter(|tag| !TAGS.contains(&tag.as_str())) {
+            wrong(
+                &format!("noise.actions.{tag}"),
+                format!("no such tag; known are {}", TAGS.join(", ")),
+            );
+        }
+        let known: Vec<&str> = REASONS
+            .iter()
+            .flat_map(|(_, reasons)| reasons.iter().copied())
+            .collect();
+        let unknown = |reason: &&String| !known.contains(&reason.as_str());
+        for reason in self.sink.ignore.iter().filter(unknown) {
+            let near = keys::nearest(reason, known.iter().copied()).unwrap_or_default();
+            wrong(
+                "sink.ignore",
+                format!("`{reason}`: no such reason; did you mean `{near}`? schemas/src/dead_letters.rs lists all"),
+            );
         }
     }
 
@@ -156,7 +195,7 @@ impl Config {
                 ),
             );
         }
-        if limits.batch_bytes * 4 > limits.memory_bytes {
+        if limits.batch_bytes > limits.memory_bytes / 4 {
             wrong(
                 "limits.batch_bytes",
                 "must be at most a quarter of limits.memory_bytes".into(),
@@ -174,20 +213,37 @@ impl Config {
         if !sink.flush_seconds.is_finite() || sink.flush_seconds <= 0.0 || sink.flush_seconds > 86_400.0 {
             wrong("sink.flush_seconds", "must be more than 0 and at most 86,400".into());
         }
-        if sink.posts.is_empty() || sink.dead_letters.is_empty() {
-            wrong("sink", "`posts` and `dead_letters` need an address each".into());
-        } else if sink.posts.trim_end_matches('/') == sink.dead_letters.trim_end_matches('/') {
-            wrong("sink.dead_letters", "must not be the posts table".into());
-        }
-        let deletes = self.deletes_address();
-        if [&sink.posts, &sink.dead_letters]
-            .iter()
-            .any(|other| other.trim_end_matches('/') == deletes.trim_end_matches('/'))
-        {
-            wrong("deletes.table", "must not be one of the other tables".into());
-        }
         if self.model.batch_tokens < 128 {
             wrong("model.batch_tokens", "must be at least 128".into());
+        }
+    }
+
+    fn address_problems(&self, wrong: &mut impl FnMut(&str, String)) {
+        let sink = &self.sink;
+        for (key, address) in [("sink.posts", &sink.posts), ("sink.dead_letters", &sink.dead_letters)] {
+            if address.is_empty() {
+                wrong(key, "needs an address: a folder, or s3://bucket/folder".into());
+            }
+        }
+        let deletes = self.deletes_address();
+        let tables = [
+            ("sink.posts", sink.posts.as_str()),
+            ("sink.dead_letters", &sink.dead_letters),
+            ("deletes.table", &deletes),
+        ];
+        for (place, (key, address)) in tables.iter().enumerate().skip(1) {
+            for (other, taken) in &tables[..place] {
+                if address.is_empty() || taken.is_empty() || !touch(address, taken) {
+                    continue;
+                }
+                wrong(
+                    key,
+                    format!(
+                        "`{address}` and {other} (`{taken}`) are one folder or lie inside each other, so that care of one table \
+                         would take away files of the other: give each a folder of its own"
+                    ),
+                );
+            }
         }
     }
 
@@ -201,6 +257,102 @@ impl Config {
             Ok(())
         } else {
             Err(ConfigError(problems))
+        }
+    }
+}
+
+/// Whether two addresses are the same folder, or one lies inside the other.
+fn touch(one: &str, other: &str) -> bool {
+    let parts = |address: &str| -> Vec<String> {
+        let parts = address.split('/').filter(|part| !part.is_empty() && *part != ".");
+        parts.map(str::to_owned).collect()
+    };
+    let rooted = |address: &str| address.starts_with('/');
+    let (one_parts, other_parts) = (parts(one), parts(other));
+    rooted(one) == rooted(other) && one_parts.iter().zip(&other_parts).all(|(one, other)| one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{AuthorMode, load};
+    use super::*;
+
+    /// What is wrong with the defaults after a change; no key is needed for them.
+    fn problems(change: impl FnOnce(&mut Config)) -> Vec<Problem> {
+        let mut config = load(None, std::iter::empty()).unwrap();
+        config.pii.authors = AuthorMode::Drop;
+        change(&mut config);
+        config.problems()
+    }
+
+    #[test]
+    fn codes_that_the_detector_never_gives_are_told() {
+        let none = problems(|config| config.language.keep = vec!["en".into(), "und".into()]);
+        assert!(none.is_empty(), "{none:?}");
+        for code in ["EN", "english", "eng", "en-US", ""] {
+            let told = problems(|config| config.language.keep = vec![code.into()]);
+            assert_eq!(told.len(), 1, "{code}: {told:?}");
+            assert_eq!(told[0].key, "language.keep");
+        }
+    }
+
+    #[test]
+    fn a_confidence_is_a_share() {
+        for share in [0.0, 1.0] {
+            assert!(problems(|config| config.language.min_confidence = share).is_empty());
+        }
+        for share in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
+            let told = problems(|config| config.language.min_confidence = share);
+            assert_eq!(told.len(), 1, "{share}: {told:?}");
+            assert_eq!(told[0].key, "language.min_confidence");
+        }
+    }
+
+    #[test]
+    fn a_reason_that_no_dead_letter_has_is_told_with_its_neighbour() {
+        let ignore = |reasons: &[&str]| reasons.iter().map(|reason| reason.to_string()).collect::<BTreeSet<_>>();
+        let none = problems(|config| config.sink.ignore = ignore(&["not_json", "duplicate", "model_failed"]));
+        assert!(none.is_empty(), "{none:?}");
+        let told = problems(|config| config.sink.ignore = ignore(&["not_apost", "not_json", "to_old"]));
+        assert_eq!(told.len(), 2, "{told:?}");
+        for (problem, near) in told.iter().zip(["`not_a_post`", "`too_old`"]) {
+            assert!(
+                problem.key == "sink.ignore" && problem.message.contains(near),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_table_without_an_address_is_told() {
+        let told = problems(|config| {
+            config.sink.posts.clear();
+            config.sink.dead_letters.clear();
+        });
+        let keys: Vec<&str> = told.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["sink.posts", "sink.dead_letters"]);
+    }
+
+    #[test]
+    fn tables_have_folders_of_their_own() {
+        for (posts, dead_letters, apart) in [
+            ("data/posts", "data/dead_letters", true),
+            ("data/posts", "data/posts_2", true),
+            ("s3://b/posts", "s3://c/posts", true),
+            ("data", "data/dead_letters", false),
+            ("./data/posts/", "data/posts", false),
+            ("s3://b/x/posts", "s3://b/x", false),
+        ] {
+            let problems = problems(|config| {
+                config.sink.posts = posts.to_owned();
+                config.sink.dead_letters = dead_letters.to_owned();
+            });
+            let told = problems
+                .iter()
+                .any(|problem| problem.message.contains("inside each other"));
+            assert_eq!(told, !apart, "{posts} and {dead_letters}");
         }
     }
 }

@@ -1,215 +1,218 @@
-//! Lays the file over the defaults and the environment over both, and tells every unknown key at once.
+//! Lays the file over the defaults and the environment over both, one value at a time, so that all that is wrong is told
+//! at once and the rest can be used.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Problem};
+use super::{Config, ConfigError, Problem, environment, keys};
 
 /// The documented defaults.
 pub const DEFAULT: &str = include_str!("../../default.toml");
 
-/// Sections whose keys the user makes up, or that are typed further down.
-const FREE: [&str; 7] = [
-    "source.kafka.options",
-    "sink.storage",
-    "noise.actions",
-    "noise.rules",
-    "noise.duplicates",
-    "pii.kinds",
-    "input",
-];
+/// What a file and the environment say, as far as it can be used.
+#[derive(Debug)]
+pub struct Draft {
+    /// The configuration; what cannot be used stands at its default.
+    pub config: Config,
+    /// Everything of syntax, names and types that is wrong.
+    pub problems: Vec<Problem>,
+    /// Keys that stand at their defaults although something else was probably meant.
+    pub doubtful: Vec<String>,
+}
+
+impl Draft {
+    /// Whether it is not known what was meant by a key, or by something in that section.
+    pub fn doubts(&self, key: &str) -> bool {
+        let related = |other: &String| keys::is_within(other, key) || keys::is_within(key, other);
+        self.doubtful.iter().any(related)
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn finish(self) -> Result<Config, ConfigError> {
+        if self.problems.is_empty() {
+            Ok(self.config)
+        } else {
+            Err(ConfigError(self.problems))
+        }
+    }
+}
 
 /// The configuration from an optional file and the environment.
 ///
 /// # Errors
-/// Every problem of syntax and every unknown key; what values mean is checked by [`Config::check`].
-pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
-    let defaults: Table = DEFAULT.parse().map_err(|error| one("default.toml", error))?;
-    let mut table = defaults.clone();
-    let name = path.map_or("default.toml".to_string(), |path| path.display().to_string());
+/// Every problem of syntax, names and types; what values mean is checked by [`Config::check`].
+pub fn load(
+    path: Option<&Path>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Config, ConfigError> {
+    draft(path, environment)?.finish()
+}
+
+/// As [`load`], for someone who goes on where something is wrong.
+///
+/// # Errors
+/// The file cannot be read at all.
+pub fn draft(
+    path: Option<&Path>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Draft, ConfigError> {
+    let mut layers = Layers::new()?;
+    let mut unread = false;
     if let Some(path) = path {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| one(&name, format!("cannot read the configuration: {error}")))?;
-        let file: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| one(&name, error.to_string().trim_end()))?;
-        let mut unknown = Vec::new();
-        find_unknown(&file, &defaults, "", &mut unknown);
-        if !unknown.is_empty() {
-            let known = keys(&defaults, "");
-            let problems = unknown.iter().map(|key| Problem {
-                key: format!("{name}: {key}"),
-                message: hint(key, &known),
-            });
-            return Err(ConfigError(problems.collect()));
-        }
-        lay_over(&mut table, file);
-    }
-    apply_environment(&mut table, &defaults, environment)?;
-    // The message of a wrong type names its key.
-    Config::deserialize_from(table).map_err(|error| one(&name, error.to_string().trim_end()))
-}
-
-impl Config {
-    fn deserialize_from(table: Table) -> Result<Self, toml::de::Error> {
-        Value::Table(table).try_into()
-    }
-}
-
-fn one(key: &str, message: impl ToString) -> ConfigError {
-    ConfigError(vec![Problem {
-        key: key.into(),
-        message: message.to_string(),
-    }])
-}
-
-fn path(prefix: &str, key: &str) -> String {
-    if prefix.is_empty() {
-        key.into()
-    } else {
-        format!("{prefix}.{key}")
-    }
-}
-
-fn find_unknown(file: &Table, known: &Table, prefix: &str, unknown: &mut Vec<String>) {
-    for (key, value) in file {
-        let here = path(prefix, key);
-        match (known.get(key), value) {
-            _ if FREE.contains(&here.as_str()) => {}
-            (Some(Value::Table(known)), Value::Table(file)) => find_unknown(file, known, &here, unknown),
-            (Some(_), _) => {}
-            (None, _) => unknown.push(here),
+        let name = path.display().to_string();
+        match read(path) {
+            Ok(file) => layers.lay_file(file, &[], &name),
+            Err(message) => {
+                unread = true;
+                layers.draft.problems.push(Problem { key: name, message });
+            }
         }
     }
-}
-
-fn keys(table: &Table, prefix: &str) -> Vec<String> {
-    let below = table.iter().flat_map(|(key, value)| {
-        let here = path(prefix, key);
-        match value {
-            // What a free section has by default can be set by name too.
-            Value::Table(inner) if !inner.is_empty() => keys(inner, &here),
-            _ => vec![here],
-        }
-    });
-    below.collect()
-}
-
-fn hint(key: &str, known: &[String]) -> String {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    let near = known.iter().min_by_key(|other| {
-        let end = other.rsplit('.').next().unwrap_or(other);
-        distance(key, other).min(distance(last, end) + 1)
-    });
-    match near {
-        Some(near) => format!("no such option; did you mean `{near}`? pipeline/default.toml lists all"),
-        None => "no such option".into(),
+    layers.lay_environment(environment);
+    if unread {
+        return Err(ConfigError(layers.draft.problems));
     }
+    Ok(layers.draft)
 }
 
-/// Levenshtein's edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
+fn read(path: &Path) -> Result<Table, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the configuration: {error}"))?;
+    text.parse()
+        .map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())
 }
 
-fn lay_over(base: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => lay_over(base, over),
-            (_, value) => drop(base.insert(key, value)),
-        }
-    }
+fn understand(table: &Table) -> Result<Config, toml::de::Error> {
+    Value::Table(table.clone()).try_into()
 }
 
-/// `TAMIZ_SINK_FLUSH_SECONDS=5` sets `sink.flush_seconds`; what has no default can only be set in the file.
-fn apply_environment(
-    table: &mut Table,
-    defaults: &Table,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
-    let known = keys(defaults, "");
-    for (name, text) in environment {
-        let Some(key) = known.iter().find(|key| variable(key) == name) else {
-            continue;
+struct Layers {
+    defaults: Table,
+    /// The defaults with all that was laid over them.
+    table: Table,
+    /// What the table means, and what did not get into it.
+    draft: Draft,
+}
+
+impl Layers {
+    fn new() -> Result<Self, ConfigError> {
+        let wrong = |error: toml::de::Error| {
+            ConfigError(vec![Problem {
+                key: "default.toml".into(),
+                message: error.to_string(),
+            }])
         };
-        let mut steps: Vec<&str> = key.split('.').collect();
-        let last = steps.pop().unwrap_or_default();
-        let mut here = &mut *table;
-        for step in steps {
-            here = match here.get_mut(step) {
-                Some(Value::Table(inner)) => inner,
-                _ => return Err(one(&name, "does not name a section")),
-            };
+        let defaults: Table = DEFAULT.parse().map_err(wrong)?;
+        let config = understand(&defaults).map_err(wrong)?;
+        Ok(Layers {
+            table: defaults.clone(),
+            defaults,
+            draft: Draft {
+                config,
+                problems: Vec::new(),
+                doubtful: Vec::new(),
+            },
+        })
+    }
+
+    /// Lays what stands in a section of a file.
+    fn lay_file(&mut self, file: Table, section: &[String], name: &str) {
+        let above = section.join(".");
+        for (key, value) in file {
+            let mut steps = section.to_vec();
+            steps.push(key);
+            let here = steps.join(".");
+            let default = keys::find(&self.defaults, steps.iter().map(String::as_str));
+            let (is_section, is_known) = (default.is_some_and(Value::is_table), default.is_some());
+            match value {
+                Value::Table(inner) if is_section => self.lay_file(inner, &steps, name),
+                value if is_known || keys::is_free(&here, &above) => {
+                    self.lay(&steps, value, format!("{name}: {here}"));
+                }
+                value => self.refuse_unknown(&here, value.is_table(), name),
+            }
         }
-        // By the default's type: a file may have a whole number where others are allowed.
-        let value = typed(&text, find(defaults, key)).map_err(|message| one(&name, message))?;
-        here.insert(last.into(), value);
     }
-    Ok(())
-}
 
-fn find<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
-    let mut steps = key.split('.');
-    let mut here = table.get(steps.next()?)?;
-    for step in steps {
-        here = here.as_table()?.get(step)?;
+    fn lay_environment(&mut self, environment: impl Iterator<Item = (OsString, OsString)>) {
+        for variable in environment::overrides(environment, &self.defaults) {
+            match variable.value {
+                Ok(value) => {
+                    let steps: Vec<String> = variable.key.split('.').map(str::to_owned).collect();
+                    self.lay(&steps, value, variable.variable);
+                }
+                Err(message) => self.refuse(variable.variable, message, variable.key),
+            }
+        }
     }
-    Some(here)
+
+    /// Lays one value, unless it does not fit there.
+    fn lay(&mut self, steps: &[String], value: Value, place: String) {
+        let mut table = self.table.clone();
+        insert(&mut table, steps, value);
+        match understand(&table) {
+            Ok(config) => {
+                self.table = table;
+                self.draft.config = config;
+            }
+            Err(error) => self.refuse(place, error.message().to_owned(), steps.join(".")),
+        }
+    }
+
+    fn refuse(&mut self, place: String, message: String, doubtful: String) {
+        self.draft.problems.push(Problem { key: place, message });
+        self.draft.doubtful.push(doubtful);
+    }
+
+    fn refuse_unknown(&mut self, key: &str, is_section: bool, name: &str) {
+        let known = if is_section {
+            keys::sections(&self.defaults, "")
+        } else {
+            keys::settable(&self.defaults)
+        };
+        // There is always one.
+        let near = keys::nearest(key, known.iter().map(String::as_str)).unwrap_or_default();
+        let message = format!("no such option; did you mean `{near}`? pipeline/default.toml lists all");
+        self.refuse(format!("{name}: {key}"), message, near.to_owned());
+    }
 }
 
-/// The environment variable of a key.
-fn variable(key: &str) -> String {
-    format!("TAMIZ_{}", key.replace('.', "_").to_ascii_uppercase())
-}
-
-fn typed(text: &str, like: Option<&Value>) -> Result<Value, String> {
-    let parsed = || {
-        format!("value = {text}")
-            .parse::<Table>()
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-    };
-    let wanted = |kind| format!("`{text}` is not {kind}");
-    match like {
-        Some(Value::Integer(_)) => parsed()
-            .filter(Value::is_integer)
-            .ok_or_else(|| wanted("a whole number")),
-        Some(Value::Float(_)) => parsed()
-            .filter(|v| v.is_float() || v.is_integer())
-            .ok_or_else(|| wanted("a number")),
-        Some(Value::Boolean(_)) => parsed().filter(Value::is_bool).ok_or_else(|| wanted("true or false")),
-        Some(Value::Array(_)) => Ok(parsed()
-            .filter(Value::is_array)
-            .unwrap_or_else(|| Value::Array(text.split(',').map(|one| Value::String(one.trim().into())).collect()))),
-        _ => Ok(Value::String(text.into())),
+/// Puts a value into its section, which is there.
+fn insert(table: &mut Table, steps: &[String], value: Value) {
+    match steps {
+        [] => {}
+        [last] => drop(table.insert(last.clone(), value)),
+        [first, rest @ ..] => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                insert(inner, rest, value);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::Write;
+
+    use tamiz_schemas::mapping::Place;
+    use tamiz_udfs::text::pii::{Kind, Mode};
 
     use super::*;
 
-    fn from(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    fn drafted(text: &str, environment: &[(&str, &str)]) -> Result<Draft, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        load(
-            Some(file.path()),
-            environment.iter().map(|(k, v)| (k.to_string(), v.to_string())),
-        )
+        let environment = environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v)));
+        draft(Some(file.path()), environment)
+    }
+
+    fn from(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        drafted(text, environment)?.finish()
     }
 
     #[test]
@@ -227,6 +230,28 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_sets_what_default_toml_does_not_write_out() {
+        let file = "[pii.kinds]\nemail = \"keep\"\nphone = \"keep\"\n";
+        let environment = [
+            ("TAMIZ_PII_KINDS_EMAIL", "drop"),
+            ("TAMIZ_PII_KINDS_URL_CREDENTIALS", "hash"),
+            ("TAMIZ_NOISE_RULES_MIN_CHARACTERS", "5"),
+            ("TAMIZ_NOISE_DUPLICATES_CAPACITY", "0"),
+            ("TAMIZ_INPUT_TEXT", "/x"),
+        ];
+        let config = from(file, &environment).unwrap();
+        let kinds = BTreeMap::from([
+            (Kind::Email, Mode::Drop),
+            (Kind::Phone, Mode::Keep),
+            (Kind::UrlCredentials, Mode::Hash),
+        ]);
+        assert_eq!(config.pii.kinds, kinds);
+        assert_eq!(config.noise.rules.min_characters, 5);
+        assert_eq!(config.noise.duplicates.capacity, 0);
+        assert_eq!(config.input.text, Some(Place::At("/x".into())));
+    }
+
+    #[test]
     fn every_unknown_key_is_told_with_its_neighbour() {
         let error = from("[sink]\nflush_byte = 1\n[modle]\npath = \"x\"\n", &[])
             .unwrap_err()
@@ -235,7 +260,7 @@ mod tests {
             error.contains("sink.flush_byte") && error.contains("`sink.flush_bytes`"),
             "{error}"
         );
-        assert!(error.contains("modle"), "{error}");
+        assert!(error.contains("modle") && error.contains("`model`"), "{error}");
         assert_eq!(error.lines().count(), 2, "{error}");
     }
 
@@ -259,5 +284,61 @@ mod tests {
         ] {
             assert!(from(file, &[]).is_err(), "{file}");
         }
+    }
+
+    const WRONG: &str = "log = 5\n[sink]\nflush_byte = 1\nflush_seconds = 3\n[limits]\nbatch_rows = \"many\"\n\
+         [input]\npreset = \"x_v3\"\n[pii.kinds]\nshoe_size = \"mask\"\n";
+    const WRONG_VARIABLES: [(&str, &str); 3] = [
+        ("TAMIZ_METRICS_LISTENS", "127.0.0.1:1"),
+        ("TAMIZ_MODEL_ENABLED", "perhaps"),
+        ("TAMIZ_PII_DEFAULT", "shred"),
+    ];
+
+    #[test]
+    fn names_types_and_variables_are_told_all_at_once() {
+        let problems = drafted(WRONG, &WRONG_VARIABLES).unwrap().problems;
+        let mut told: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.key.rsplit(' ').next().unwrap())
+            .collect();
+        told.sort_unstable();
+        let wanted = [
+            "TAMIZ_METRICS_LISTENS",
+            "TAMIZ_MODEL_ENABLED",
+            "TAMIZ_PII_DEFAULT",
+            "input.preset",
+            "limits.batch_rows",
+            "log",
+            "pii.kinds.shoe_size",
+            "sink.flush_byte",
+        ];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_draft_keeps_what_is_right_and_doubts_what_is_wrong() {
+        let draft = drafted(WRONG, &WRONG_VARIABLES).unwrap();
+        assert_eq!(draft.config.sink.flush_seconds, 3.0);
+        assert_eq!(draft.config.limits.batch_rows, 4_096);
+        for key in [
+            "sink",
+            "sink.flush_bytes",
+            "limits",
+            "input.preset",
+            "log.level",
+            "metrics",
+        ] {
+            assert!(draft.doubts(key), "{key}");
+        }
+        for key in ["sink.posts", "input.text", "table", "source.kafka"] {
+            assert!(!draft.doubts(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_beside_the_variables() {
+        let ConfigError(problems) = drafted("[sink\n", &WRONG_VARIABLES).unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert!(problems[0].message.contains("line 1"), "{problems:?}");
     }
 }

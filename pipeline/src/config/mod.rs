@@ -3,11 +3,14 @@
 //! Architecture Invariant: no globals. Whoever needs a setting is given it.
 
 mod check;
+mod environment;
 mod input;
+mod keys;
 mod load;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env::VarError;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +21,8 @@ use tamiz_udfs::TextOptions;
 use tamiz_udfs::text::pii::{Kind, Mode, PiiPolicy, PseudonymKey, Scrubber};
 
 pub use check::{ConfigError, Problem};
-pub use load::{DEFAULT, load};
+pub(crate) use keys::is_within;
+pub use load::{DEFAULT, Draft, draft, load};
 pub use secret::secret;
 
 use crate::jobs::care::CareRules;
@@ -216,7 +220,7 @@ impl Config {
     /// # Errors
     /// The environment holds a wrong value.
     pub fn defaults() -> Result<Self, ConfigError> {
-        load(None, std::env::vars())
+        load(None, std::env::vars_os())
     }
 
     /// The mapping of `[input]`.
@@ -239,6 +243,11 @@ impl Config {
     pub fn key(&self) -> Result<Option<PseudonymKey>, String> {
         let (place, secret) = match std::env::var(KEY_VARIABLE) {
             Ok(secret) => (KEY_VARIABLE.to_owned(), secret),
+            Err(VarError::NotUnicode(_)) => {
+                return Err(format!(
+                    "{KEY_VARIABLE} is not UTF-8: write the key as `openssl rand -hex 32` does"
+                ));
+            }
             Err(_) if self.pii.key_file.is_empty() => return Ok(None),
             Err(_) => {
                 let place = format!("`pii.key_file` `{}`", self.pii.key_file);
@@ -281,7 +290,7 @@ impl Config {
     /// How deletes and posts name each other.
     ///
     /// # Errors
-    /// A key is needed and there is none.
+    /// A key is needed and there is none, or deletes of two kinds would know posts by different names.
     pub fn naming(&self, mapping: &Mapping) -> Result<Naming, String> {
         let key = self.key()?;
         let tombstones = self.input.deletes.tombstones;
@@ -289,6 +298,15 @@ impl Config {
             return Err(format!(
                 "`input.key` and `input.deletes.tombstones` keep a keyed hash: set {KEY_VARIABLE} or name a `pii.key_file`"
             ));
+        }
+        // A post has one key: there it is that of its message, and a delete record has only the identifier to go by.
+        let by_message = tombstones && mapping.key.is_none() && mapping.deletes.is_some();
+        if by_message && self.pii.authors == AuthorMode::Drop {
+            return Err(
+                "with pii.authors = \"drop\" and `input.deletes.tombstones` delete records do not find their posts: \
+                 set pii.authors = \"hash\", leave tombstones out, or switch the records off with `input.deletes.when = {}`"
+                    .into(),
+            );
         }
         Ok(Naming::new(mapping, tombstones, self.authors(key.clone())?, key))
     }

@@ -9,6 +9,9 @@
 //! a post can arrive after its delete, from another partition or by a replay. What a round covered is a transaction of the
 //! deletes table, the moment at which it began. Everything here can be done again without harm, after a crash or by two
 //! workers at once, and none of it touches the offsets of posts.
+//!
+//! In the end a round takes care of the deletes table, as nobody else does: deletes that are too old leave it, and after
+//! `table.retention_hours` the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +31,13 @@ use super::run::chain;
 use super::{JobError, store};
 use crate::config::Config;
 use crate::deletes::{Deletes, deletes_spec};
-use crate::table::care::{CompactOptions, Edit, Edited, Facts, compact, edit, expire};
+use crate::table::care::{CompactOptions, Edit, Edited, Facts, VacuumOptions, compact, edit, expire, vacuum};
 use crate::table::{self, Inspection, Store, TableError, TableWriter, TxnRange, Txns, conform, inspect};
 
 /// Under this name the deletes table keeps the moment at which the last round began, in milliseconds.
 const APPLIED: &str = "tamiz/deletes/applied";
-/// Rows and deletes may be this much older than the commit that brings them: a flush that waits, a commit that is tried
-/// again, clocks of several machines.
+/// Rows and deletes may be this much older than the commit that brings them: a commit that is tried again, clocks of
+/// several machines. How long a delete waited in the line before does not matter, it is recorded just before its commit.
 const SLACK: Duration = Duration::from_secs(15 * 60);
 /// Deletes held in memory at a time.
 const AT_ONCE: usize = 500_000;
@@ -136,15 +139,21 @@ async fn round(config: &Config, store: &Store, period: Option<Duration>) -> Resu
     writer
         .commit(Vec::new(), &Txns::from([(APPLIED.to_owned(), covered)]))
         .await?;
-    expire(
-        &address,
-        store,
-        config.deletes.remember_hours.div_ceil(24).max(1),
-        false,
-    )
-    .await?;
-    compact(&address, store, &CompactOptions::default()).await?;
+    tidy(config, store, &address).await?;
     Ok(done)
+}
+
+/// Takes old deletes out, packs small files, and clears away what no version needs.
+async fn tidy(config: &Config, store: &Store, address: &str) -> Result<(), TableError> {
+    let days = config.deletes.remember_hours.div_ceil(24).max(1);
+    expire(address, store, days, false).await?;
+    compact(address, store, &CompactOptions::default()).await?;
+    let options = VacuumOptions {
+        retention: Duration::from_secs(config.table.retention_hours * 3_600),
+        ..VacuumOptions::default()
+    };
+    vacuum(address, store, &options).await?;
+    Ok(())
 }
 
 async fn apply_to(config: &Config, store: &Store, set: Set) -> Result<Edited, TableError> {
@@ -211,7 +220,7 @@ struct Rows {
     address: String,
 }
 
-/// Deletes that were read at `since` or later, in milliseconds.
+/// Deletes that were recorded at `since` or later, in milliseconds.
 async fn deletes_since(address: &str, store: &Store, since: i64) -> Result<Rows, TableError> {
     let failed = |e: datafusion::error::DataFusionError| TableError::read(address, e);
     let ctx = SessionContext::new();
@@ -257,4 +266,41 @@ fn is_fresh(rows: &RecordBatch, since: i64) -> BooleanArray {
     let since = DateTime::from_timestamp_millis(since).map_or(i64::MIN, |since| since.timestamp_micros());
     let fresh = |row: usize| times.is_none_or(|times| times.is_null(row) || times.value(row) >= since);
     (0..rows.num_rows()).map(|row| Some(fresh(row))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use arrow::json::ReaderBuilder;
+    use serde_json::json;
+
+    use super::*;
+    use crate::deletes::DeletesTable;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_round_clears_away_what_the_table_of_deletes_needs_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = crate::config::load(None, std::iter::empty()).unwrap();
+        config.sink.posts = folder.path().join("posts").display().to_string();
+        config.table.retention_hours = 1;
+        let row = json!({"date": "2026-01-02", "recorded_at": "2026-01-02T03:04:06Z", "id": "a", "topic": "t",
+            "partition": 0, "offset": 10});
+        let line = row.to_string();
+        let mut reader = ReaderBuilder::new(tamiz_schemas::deletes::schema())
+            .build(line.as_bytes())
+            .unwrap();
+        let rows = reader.next().unwrap().unwrap();
+        let mut table = DeletesTable::new(config.deletes_address(), store(&config).unwrap());
+        table.take_back(vec![rows], Vec::new()).await.unwrap();
+        // As a file lies there that was packed into another, or never committed.
+        let [old, young] = ["old.parquet", "young.parquet"].map(|name| folder.path().join("posts_deletes").join(name));
+        let two_hours_ago = SystemTime::now() - Duration::from_secs(7_200);
+        File::create(&old).unwrap().set_modified(two_hours_ago).unwrap();
+        File::create(&young).unwrap();
+        let done = apply(&config).await.unwrap();
+        assert_eq!((done.deletes, done.posts), (1, 0));
+        assert!(!old.exists() && young.exists());
+    }
 }

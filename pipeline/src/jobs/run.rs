@@ -57,6 +57,9 @@ pub async fn run(
                 return Ok(());
             }
             Err(JobError::Flow(error)) if error.is_fenced() => {
+                // Until the next one begins there is no line, and no partition is ours.
+                stats.watch().lag.clear();
+                stats.watch().health.end();
                 let wait = rand::rng().random_range(100..1_000);
                 tracing::warn!(%error, wait_millis = wait, "starting again from the tables' offsets");
                 tokio::time::sleep(Duration::from_millis(wait)).await;

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::lag::Group;
+
 /// The runtime is asked every second; a long parse of a table's log holds it up for less than this.
 const RUNTIME_SILENT: Duration = Duration::from_secs(30);
 /// The source turns every 50 ms, but while partitions change hands it waits for a commit and for answers of the broker.
@@ -15,6 +17,15 @@ const SOURCE_SILENT: Duration = Duration::from_secs(120);
 const LINE_SILENT: Duration = Duration::from_secs(300);
 /// How much longer than the flush interval rows may wait: a commit behind another one, on a slow store.
 const COMMIT_MARGIN: Duration = Duration::from_secs(30);
+/// How long a batch may wait for its schemas: a registry answers within seconds.
+const REGISTRY_SILENT: Duration = Duration::from_secs(30);
+/// How long none of the batches in the stages may come out while nothing else moves there either, …
+const NONE_OUT: Duration = Duration::from_secs(120);
+/// … and how long although other batches move: those behind one that is stuck do until all room is taken.
+const NONE_OUT_AT_ALL: Duration = Duration::from_secs(900);
+/// A group finds its coordinator again within seconds, be it that a broker is started again. By the new protocol a member
+/// keeps its partitions for as long as it does not, and reads on or does not.
+const COORDINATOR_SILENT: Duration = Duration::from_secs(60);
 /// A member without partitions is one that the group has none for, not one that is about to get some, after this long.
 const STANDBY_AFTER: Duration = Duration::from_secs(10);
 
@@ -69,8 +80,15 @@ pub struct Health {
     line: Moment,
     /// Batches read and not yet sent to the sink.
     in_line: AtomicI64,
+    /// Since when the oldest of them is the next to come out.
+    next_out: Moment,
+    /// Batches that wait for their schemas.
+    at_registry: AtomicI64,
+    registry: Moment,
     waiting: Moment,
     settled: Moment,
+    /// Since when the group's coordinator is away.
+    alone: Moment,
 }
 
 impl Default for Health {
@@ -82,8 +100,12 @@ impl Default for Health {
             source: Moment::default(),
             line: Moment::default(),
             in_line: AtomicI64::default(),
+            next_out: Moment::default(),
+            at_registry: AtomicI64::default(),
+            registry: Moment::default(),
             waiting: Moment::default(),
             settled: Moment::default(),
+            alone: Moment::default(),
         }
     }
 }
@@ -95,11 +117,18 @@ impl Health {
 
     /// A line starts, or starts again; rows should be committed when they have waited `flush_age`.
     pub fn begin(&self, kind: Kind, flush_age: Duration) {
-        for moment in [&self.source, &self.line, &self.waiting, &self.settled] {
+        self.end();
+        *self.begun() = Some(Begun { kind, flush_age });
+    }
+
+    /// The line has ended: what it showed is not true any more.
+    pub fn end(&self) {
+        *self.begun() = None;
+        let of_line = [&self.source, &self.line, &self.next_out, &self.waiting];
+        for moment in of_line.into_iter().chain([&self.settled, &self.alone]) {
             moment.clear();
         }
         self.in_line.store(0, Relaxed);
-        *self.begun() = Some(Begun { kind, flush_age });
     }
 
     /// The runtime ran a task.
@@ -124,14 +153,28 @@ impl Health {
 
     /// A batch was read.
     pub fn batch_in(&self) {
-        self.in_line.fetch_add(1, Relaxed);
+        if self.in_line.fetch_add(1, Relaxed) == 0 {
+            self.next_out.set(self.born, Instant::now());
+        }
         self.line_moved();
     }
 
     /// A batch is through the stages.
     pub fn batch_out(&self) {
-        self.in_line.fetch_sub(1, Relaxed);
+        if self.in_line.fetch_sub(1, Relaxed) > 1 {
+            self.next_out.set(self.born, Instant::now());
+        } else {
+            self.next_out.clear();
+        }
         self.line_moved();
+    }
+
+    /// A batch waits for its schemas, until the value is dropped.
+    pub fn asks_registry(&self) -> AtRegistry<'_> {
+        if self.at_registry.fetch_add(1, Relaxed) == 0 {
+            self.registry.set(self.born, Instant::now());
+        }
+        AtRegistry(self)
     }
 
     /// Since when the oldest row in the sink waits for its commit.
@@ -147,16 +190,19 @@ impl Health {
         self.waiting.age(self.born, Instant::now()).unwrap_or_default()
     }
 
-    /// Whether the consumer is a settled member of its group.
-    pub fn group_settled(&self, settled: bool) {
-        if !settled {
-            self.settled.clear();
-        } else if self.settled.age(self.born, Instant::now()).is_none() {
-            self.settled.set(self.born, Instant::now());
+    /// How the consumer stands to its group.
+    pub fn group(&self, group: Group) {
+        for (moment, lasts) in [(&self.settled, group.settled), (&self.alone, !group.coordinated)] {
+            if !lasts {
+                moment.clear();
+            } else if moment.age(self.born, Instant::now()).is_none() {
+                moment.set(self.born, Instant::now());
+            }
         }
     }
 
-    /// Whether a restart would help. A line whose sink is full waits for commits, which is not for a restart to cure.
+    /// Whether a restart would help. A line whose sink is full waits for commits, and one whose registry is away waits for
+    /// that: neither is for a restart to cure.
     pub fn live(&self, sink_is_full: bool) -> Verdict {
         self.live_at(Instant::now(), sink_is_full)
     }
@@ -172,6 +218,7 @@ impl Health {
         let batches = self.in_line.load(Relaxed);
         if batches > 0
             && !sink_is_full
+            && self.at_registry.load(Relaxed) <= 0
             && let Some(age) = silent(&self.line, LINE_SILENT)
         {
             return Err(format!(
@@ -187,6 +234,22 @@ impl Health {
         self.ready_at(Instant::now(), partitions)
     }
 
+    /// What the batches in the stages wait for, once it is for too long.
+    fn held_up(&self, now: Instant) -> Option<String> {
+        let age = |moment: &Moment| moment.age(self.born, now).unwrap_or_default();
+        let registry = age(&self.registry);
+        if registry > REGISTRY_SILENT {
+            let seconds = registry.as_secs();
+            return Some(format!("the line has waited for the schema registry for {seconds} s"));
+        }
+        let none_out = age(&self.next_out);
+        let all_is_still = none_out > NONE_OUT && age(&self.line) > NONE_OUT;
+        (all_is_still || none_out > NONE_OUT_AT_ALL).then(|| {
+            let seconds = none_out.as_secs();
+            format!("a batch is older than it should be: none has come out of the stages and the model for {seconds} s")
+        })
+    }
+
     fn ready_at(&self, now: Instant, partitions: usize) -> Verdict {
         let Some(Begun { kind, flush_age }) = *self.begun() else {
             return Err("starting".into());
@@ -194,6 +257,13 @@ impl Health {
         let waited = self.waiting.age(self.born, now).unwrap_or_default();
         if waited > flush_age + COMMIT_MARGIN {
             return Err(format!("rows have waited for a commit for {} s", waited.as_secs()));
+        }
+        if let Some(held_up) = self.held_up(now) {
+            return Err(held_up);
+        }
+        if let Some(age) = self.alone.age(self.born, now).filter(|age| *age > COORDINATOR_SILENT) {
+            let seconds = age.as_secs();
+            return Err(format!("the group's coordinator has not answered for {seconds} s"));
         }
         match (kind, partitions) {
             (Kind::Files, _) => Ok("ready".into()),
@@ -208,85 +278,18 @@ impl Health {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A batch that waits for its schemas.
+#[must_use]
+pub struct AtRegistry<'h>(&'h Health);
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn later(health: &Health, seconds: u32) -> Instant {
-        health.born + SECOND * seconds
-    }
-
-    #[test]
-    fn nobody_is_dead_before_the_first_sign_of_life() {
-        let health = Health::default();
-        assert!(health.live_at(later(&health, 9_999), false).is_ok());
-    }
-
-    #[test]
-    fn each_part_that_falls_silent_is_named() {
-        for (part, within, word) in [
-            (Health::runtime_turned as fn(&Health), 29, "runtime"),
-            (Health::source_turned, 119, "source"),
-            (Health::batch_in, 299, "batches"),
-        ] {
-            let health = Health::default();
-            part(&health);
-            assert!(health.live_at(later(&health, within), false).is_ok(), "{word}");
-            let told = health.live_at(later(&health, within + 3), false).unwrap_err();
-            assert!(told.contains(word), "{told}");
+impl Drop for AtRegistry<'_> {
+    fn drop(&mut self) {
+        if self.0.at_registry.fetch_sub(1, Relaxed) == 1 {
+            self.0.registry.clear();
         }
     }
-
-    #[test]
-    fn a_line_that_waits_for_commits_or_has_nothing_to_do_is_alive() {
-        let health = Health::default();
-        health.batch_in();
-        assert!(health.live_at(later(&health, 999), true).is_ok());
-        assert!(health.live_at(later(&health, 999), false).is_err());
-        health.batch_out();
-        assert!(health.live_at(later(&health, 999), false).is_ok());
-        health.source_turned();
-        health.source_ended();
-        assert!(health.live_at(later(&health, 999), false).is_ok());
-    }
-
-    #[test]
-    fn ready_is_assigned_and_committing() {
-        let health = Health::default();
-        assert_eq!(health.ready(1), Err("starting".into()));
-        health.begin(Kind::Kafka, SECOND * 10);
-        assert!(health.ready(0).unwrap_err().contains("no partitions"));
-        assert_eq!(health.ready(2), Ok("ready: 2 partitions".into()));
-        health.rows_wait(Some(health.born));
-        assert!(health.ready_at(later(&health, 39), 2).is_ok());
-        let told = health.ready_at(later(&health, 45), 2).unwrap_err();
-        assert!(told.contains("45 s"), "{told}");
-        health.rows_wait(None);
-        assert!(health.ready_at(later(&health, 45), 2).is_ok());
-    }
-
-    #[test]
-    fn a_spare_member_is_ready_once_its_group_has_settled() {
-        let health = Health::default();
-        health.begin(Kind::Kafka, SECOND);
-        health.group_settled(true);
-        assert!(health.ready_at(later(&health, 5), 0).is_err());
-        health.group_settled(true);
-        assert!(health.ready_at(later(&health, 15), 0).unwrap().contains("spare"));
-        health.group_settled(false);
-        assert!(health.ready_at(later(&health, 15), 0).is_err());
-    }
-
-    #[test]
-    fn files_need_no_partitions_and_a_new_start_forgets_the_old() {
-        let health = Health::default();
-        health.begin(Kind::Kafka, SECOND);
-        health.batch_in();
-        health.rows_wait(Some(health.born));
-        health.begin(Kind::Files, SECOND);
-        assert!(health.ready_at(later(&health, 999), 0).is_ok());
-        assert!(health.live_at(later(&health, 999), false).is_ok());
-    }
 }
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

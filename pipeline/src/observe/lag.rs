@@ -29,14 +29,27 @@ pub struct PartitionLag {
 #[derive(Debug, Default)]
 pub struct Lag(Mutex<BTreeMap<TopicPartition, Partition>>);
 
+/// How the client stands to its group, as far as its statistics tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// It has a connection to the group's coordinator.
+    pub coordinated: bool,
+    /// It is a settled member.
+    pub settled: bool,
+}
+
 #[derive(Debug)]
 struct Partition {
     epoch: u64,
+    /// When it was assigned, in whole seconds since 1970, as the client tells when its statistics were made.
+    since: i64,
     committed: i64,
     end: i64,
     /// Offset after the last message given to us, where nothing more is to come: what lies between it and `end` are
     /// marks of transactions and messages compacted away.
     read_to_end: Option<i64>,
+    /// All that there was at some moment since it was assigned has been given to us.
+    ended: bool,
     in_flight: VecDeque<Mark>,
     behind_since: Option<Instant>,
 }
@@ -90,9 +103,11 @@ impl Lag {
     pub fn assigned(&self, at: &TopicPartition, epoch: u64, (start, end): (i64, i64)) {
         let mut partition = Partition {
             epoch,
+            since: now_micros() / 1_000_000,
             committed: start,
             end,
             read_to_end: None,
+            ended: false,
             in_flight: VecDeque::new(),
             behind_since: None,
         };
@@ -100,9 +115,12 @@ impl Lag {
         self.lock().insert(at.clone(), partition);
     }
 
-    /// A partition is somebody else's from now on.
-    pub fn revoked(&self, at: &TopicPartition) {
-        self.lock().remove(at);
+    /// A partition that was assigned under this epoch is somebody else's from now on.
+    pub fn revoked(&self, at: &TopicPartition, epoch: u64) {
+        let mut partitions = self.lock();
+        if partitions.get(at).is_some_and(|one| one.epoch == epoch) {
+            partitions.remove(at);
+        }
     }
 
     /// A batch was read.
@@ -135,20 +153,27 @@ impl Lag {
         }
     }
 
-    /// Takes up the client's statistics; says whether the client is a settled member of its group, where they tell.
-    pub fn broker(&self, statistics: &[u8]) -> Option<bool> {
+    /// Takes up the client's statistics; says how it stands to its group, where they tell.
+    pub fn broker(&self, statistics: &[u8]) -> Option<Group> {
         let statistics: Statistics = serde_json::from_slice(statistics).ok()?;
         let mut partitions = self.lock();
         for (at, partition) in partitions.iter_mut() {
             let topic = statistics.topics.get(&*at.topic);
             let told = topic.and_then(|topic| topic.partitions.get(at.partition.to_string().as_str()));
             if let Some(told) = told {
-                told.enter(partition);
+                told.enter(partition, statistics.time);
             }
         }
-        statistics
-            .cgrp
-            .map(|group| group.state == "up" && group.join_state == "steady")
+        statistics.cgrp.map(|group| Group {
+            coordinated: group.state == "up",
+            settled: group.state == "up" && group.join_state == "steady",
+        })
+    }
+
+    /// Whether all that the partition held at some moment since it was assigned has been given to us, be it that markers of
+    /// transactions stand at its end.
+    pub fn was_read_to_end(&self, at: &TopicPartition) -> bool {
+        self.lock().get(at).is_some_and(|partition| partition.ended)
     }
 
     /// Number of partitions that this process reads.
@@ -172,6 +197,8 @@ impl Lag {
 /// What we need of librdkafka's `STATISTICS.md`.
 #[derive(Deserialize)]
 struct Statistics<'a> {
+    /// When they were made, in seconds since 1970.
+    time: Option<i64>,
     #[serde(borrow, default)]
     topics: HashMap<Cow<'a, str>, ToldTopic<'a>>,
     #[serde(borrow)]
@@ -196,12 +223,14 @@ struct ToldPartition {
     fetchq_cnt: i64,
     next_offset: i64,
     app_offset: i64,
+    /// Where the client told us an end last; forgotten with each assignment.
+    eof_offset: Option<i64>,
     hi_offset: i64,
     ls_offset: i64,
 }
 
 impl ToldPartition {
-    fn enter(&self, partition: &mut Partition) {
+    fn enter(&self, partition: &mut Partition, made: Option<i64>) {
         // Messages of open transactions are not ours yet: what we read ends at the last stable offset.
         let end = if self.ls_offset >= 0 {
             self.ls_offset
@@ -214,132 +243,13 @@ impl ToldPartition {
         partition.end = end;
         let all_given = self.fetchq_cnt == 0 && self.next_offset >= end;
         partition.read_to_end = all_given.then_some(self.app_offset);
+        // What was made about an earlier assignment may wait for us behind this one; offsets in it are up to a second old.
+        let of_this_assignment = made.is_some_and(|made| made > partition.since + 1);
+        partition.ended |= all_given && of_this_assignment && self.eof_offset.is_some_and(|offset| offset >= 0);
         partition.note_behind();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::Range;
-
-    fn at() -> TopicPartition {
-        TopicPartition {
-            topic: "posts".into(),
-            partition: 3,
-        }
-    }
-
-    fn range(first: i64, next: i64, stamped_micros: Option<i64>) -> Offsets {
-        let range = Range {
-            first,
-            next,
-            epoch: 1,
-            stamped_micros,
-        };
-        Offsets::from([(at(), range)])
-    }
-
-    fn told(next_offset: i64, app_offset: i64, ls_offset: i64) -> Vec<u8> {
-        format!(
-            r#"{{"name":"x","topics":{{"posts":{{"topic":"posts","partitions":{{
-                 "3":{{"partition":3,"fetchq_cnt":0,"next_offset":{next_offset},"app_offset":{app_offset},
-                       "hi_offset":{},"ls_offset":{ls_offset},"consumer_lag":-1}},
-                 "-1":{{"partition":-1,"fetchq_cnt":0,"next_offset":-1,"app_offset":-1001,"hi_offset":-1001,"ls_offset":-1001}}
-               }}}}}},"cgrp":{{"state":"up","join_state":"steady","assignment_size":1}}}}"#,
-            ls_offset + 7
-        )
-        .into_bytes()
-    }
-
-    fn one(lag: &Lag) -> (u64, f64) {
-        let now = lag.now();
-        assert_eq!(now.len(), 1);
-        (now[0].messages, now[0].seconds)
-    }
-
-    #[test]
-    fn lag_is_what_the_topic_holds_and_the_table_does_not() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (10, 110));
-        assert_eq!(one(&lag).0, 100);
-        lag.read(&range(10, 60, Some(now_micros() - 30_000_000)));
-        lag.read(&range(60, 110, Some(now_micros() - 5_000_000)));
-        assert_eq!(one(&lag).0, 100, "read is not committed");
-        assert!(
-            (29.0..32.0).contains(&one(&lag).1),
-            "the oldest counts: {:?}",
-            one(&lag)
-        );
-        lag.committed(&range(10, 60, None));
-        assert_eq!(one(&lag).0, 50);
-        assert!((4.0..7.0).contains(&one(&lag).1), "{:?}", one(&lag));
-        lag.committed(&range(60, 110, None));
-        assert_eq!(one(&lag), (0, 0.0));
-    }
-
-    #[test]
-    fn statistics_move_the_end() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (0, 0));
-        assert_eq!(one(&lag), (0, 0.0));
-        assert_eq!(lag.broker(&told(0, -1001, 40)), Some(true));
-        let (messages, seconds) = one(&lag);
-        assert_eq!(messages, 40, "an open transaction is not ours yet");
-        assert!(seconds < 5.0, "unread: its age counts from when it was seen");
-    }
-
-    #[test]
-    fn marks_of_transactions_at_the_end_are_no_lag() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (0, 10));
-        lag.read(&range(0, 9, None));
-        // Offset 9 is a mark: the client is past it, we are given nothing for it.
-        lag.broker(&told(10, 9, 10));
-        assert_eq!(one(&lag).0, 10);
-        lag.committed(&range(0, 9, None));
-        assert_eq!(one(&lag), (0, 0.0));
-        lag.broker(&told(10, 9, 12));
-        assert_eq!(one(&lag).0, 3, "new messages are");
-    }
-
-    #[test]
-    fn a_partition_that_holds_nothing_for_us_is_no_lag() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (5, 8));
-        lag.broker(&told(8, -1001, 8));
-        assert_eq!(one(&lag), (0, 0.0));
-    }
-
-    #[test]
-    fn what_an_earlier_assignment_left_in_flight_does_not_count() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 2, (100, 100));
-        lag.read(&range(50, 90, Some(0)));
-        lag.committed(&range(50, 90, Some(0)));
-        lag.broker(&told(100, 100, 101));
-        let (messages, seconds) = one(&lag);
-        assert!(messages == 1 && seconds < 5.0, "{messages} {seconds}");
-        lag.revoked(&at());
-        assert!(lag.now().is_empty());
-    }
-
-    #[test]
-    fn a_clock_ahead_of_ours_is_no_negative_age() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (0, 1));
-        lag.read(&range(0, 1, Some(now_micros() + 3_600_000_000)));
-        assert_eq!(one(&lag), (1, 0.0));
-    }
-
-    #[test]
-    fn rubbish_for_statistics_changes_nothing() {
-        let lag = Lag::default();
-        lag.assigned(&at(), 1, (0, 1));
-        for rubbish in [&b"{"[..], b"[]", b"{\"topics\":{\"posts\":7}}"] {
-            assert_eq!(lag.broker(rubbish), None);
-        }
-        assert_eq!(lag.broker(b"{}"), None);
-        assert_eq!(one(&lag).0, 1);
-    }
-}
+#[path = "lag_tests.rs"]
+mod tests;

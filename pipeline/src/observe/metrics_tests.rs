@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::batch::TopicPartition;
+use crate::config::load;
 use crate::stats::{CommitCount, StageCount, Stats};
 
 const DASHBOARD: &str = include_str!("../../ops/dashboard.json");
@@ -145,6 +146,13 @@ fn the_dashboard_shows_every_metric_and_none_besides() {
                 shown.insert(known.name);
             }
         }
+        // A rule for a line that is not there does nothing, and Grafana does not say so.
+        let targets = panel["targets"].as_array().unwrap();
+        let lines: Vec<&Json> = targets.iter().map(|target| &target["legendFormat"]).collect();
+        for rule in panel["fieldConfig"]["overrides"].as_array().unwrap() {
+            let line = &rule["matcher"]["options"];
+            assert!(lines.contains(&line), "{title}: there is no line {line}");
+        }
     }
     let missing: Vec<_> = ALL.iter().filter(|metric| !shown.contains(metric.name)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
@@ -171,4 +179,27 @@ fn every_alert_is_about_a_metric_that_there_is_and_has_its_page() {
     for word in self::named(RUNBOOK) {
         assert!(metric(word).is_some(), "runbook.md: there is no `{word}`");
     }
+}
+
+#[test]
+fn the_runbook_speaks_of_every_reason_for_not_being_ready() {
+    const HEALTH: &str = include_str!("health.rs");
+    for reason in [
+        "starting",
+        "no partitions assigned yet",
+        "rows have waited for a commit",
+        "the line has waited for the schema registry",
+        "a batch is older than it should be",
+        "the group's coordinator has not answered",
+    ] {
+        assert!(HEALTH.contains(reason), "no such reason: {reason}");
+        assert!(RUNBOOK.contains(&format!("- `{reason}`")), "runbook.md: {reason}");
+    }
+}
+
+#[test]
+fn the_alert_about_the_budget_knows_how_large_a_batch_is() {
+    let room = load(None, std::iter::empty()).unwrap().limits.batch_bytes;
+    let told = format!("(tamiz_in_flight_limit_bytes - tamiz_in_flight_bytes < bool {room})");
+    assert!(ALERTS.contains(&told), "alerts.yml does not say `{told}`");
 }

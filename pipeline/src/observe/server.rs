@@ -3,6 +3,9 @@
 //! On a thread of its own with a runtime of its own: it answers while the line's runtime is busy, and can say so when
 //! that does not answer at all. It stays while a fenced line starts again. Who may ask is up to the address: nothing here
 //! asks for a password, and nothing here is secret.
+//!
+//! A connection is for one answer and a bounded time, so no client keeps its place for long: neither one that asks by
+//! drops, nor one that asks again and again, nor one that does not read.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +22,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tamiz_model::Scorer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::metrics::{self, Labels};
@@ -28,12 +32,22 @@ use crate::jobs::JobError;
 use crate::source::Stop;
 use crate::stats::Stats;
 
-/// Connections at once; the next ones wait.
-const CONNECTIONS: usize = 32;
-/// How long a client may take to ask.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What clients may take.
+const BOUNDS: Bounds = Bounds {
+    connections: 32,
+    patience: Duration::from_secs(10),
+};
 /// How often the line's runtime is asked for a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How much of the server clients may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Connections at once; the next ones wait.
+    connections: usize,
+    /// How long a client may take to ask; with the answer it has three times as long.
+    patience: Duration,
+}
 
 /// What is shown: the counters, and handles to what counts by itself.
 pub struct View {
@@ -119,7 +133,7 @@ impl Server {
         let shown = Arc::clone(&view);
         let thread = std::thread::Builder::new()
             .name("metrics".into())
-            .spawn(move || runtime.block_on(serve(listener, shown, ended)))
+            .spawn(move || runtime.block_on(serve(listener, shown, ended, BOUNDS)))
             .map_err(failed())?;
         tracing::info!(%address, "serving /metrics, /healthz and /readyz");
         Ok(Some(Server {
@@ -199,12 +213,12 @@ async fn beat(view: Arc<View>) {
     }
 }
 
-async fn serve(listener: TcpListener, view: Arc<View>, mut ended: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, view: Arc<View>, mut ended: oneshot::Receiver<()>, bounds: Bounds) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "metrics are not served"),
     };
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Arc::new(Semaphore::new(bounds.connections));
     loop {
         let next = async {
             let place = Arc::clone(&room).acquire_owned().await;
@@ -219,21 +233,28 @@ async fn serve(listener: TcpListener, view: Arc<View>, mut ended: oneshot::Recei
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let view = Arc::clone(&view);
-        let answer = service_fn(move |request| {
-            let answer = answer(&request, &view);
-            async move { Ok::<_, Infallible>(answer) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .serve_connection(TokioIo::new(stream), answer);
+        let conversation = converse(stream, Arc::clone(&view), bounds.patience);
         tokio::spawn(async move {
-            // A client that hangs up is normal.
-            let _ = connection.await;
+            conversation.await;
             drop(place);
         });
     }
+}
+
+/// Answers one request, and hangs up on a client that takes too long.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, view: Arc<View>, patience: Duration) {
+    let answer = service_fn(move |request| {
+        let answer = answer(&request, &view);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        // One that asks often enough would hold its place for good.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    // hyper bounds no write. A client that hangs up is normal.
+    let _ = tokio::time::timeout(patience * 3, connection).await;
 }
 
 fn answer(request: &Request<Incoming>, view: &Arc<View>) -> Response<Full<Bytes>> {
@@ -276,3 +297,7 @@ fn page(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     page.headers_mut().insert(CACHE_CONTROL, header("no-store"));
     page
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

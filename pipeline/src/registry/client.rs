@@ -115,6 +115,10 @@ impl Client {
 
     /// The schema of a number; `None` where there is none.
     pub(super) async fn schema(&self, number: u32) -> Result<Option<Registered>, Trouble> {
+        // Registries count in 31 bits, payloads claim what they like: beyond that there is nothing to ask for.
+        if i32::try_from(number).is_err() {
+            return Ok(None);
+        }
         let Some(answer) = self.get::<Answer>(&format!("/schemas/ids/{number}")).await? else {
             return Ok(None);
         };
@@ -167,25 +171,7 @@ impl Client {
         }
         let away = |words: String| Trouble::Away(format!("no schema from {at}: {words}"));
         let response = request.send().await.map_err(http::broken).map_err(away)?;
-        let status = response.status();
-        let mut known = true;
-        match status {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY => known = false,
-            StatusCode::UNAUTHORIZED => {
-                return Err(Trouble::Refused(format!(
-                    "the schema registry at {at} refuses the login ({status}): check `input.registry.username` and the \
-                     password"
-                )));
-            }
-            status if status.is_redirection() => {
-                return Err(Trouble::Refused(format!(
-                    "the schema registry at {at} sends us elsewhere ({status}): write the right address into \
-                     `input.registry.url`"
-                )));
-            }
-            status => return Err(away(format!("it answers {status}"))),
-        }
+        let known = knows(response.status(), at)?;
         let body = http::body(response, MAX_BYTES).await;
         let body = body.map_err(|words| match words {
             words if words.contains("longer than") => Trouble::Unusable(words),
@@ -202,5 +188,85 @@ impl Client {
         }
         // A registry says by its own code that it has none; a web server that knows no such page does not.
         serde_json::from_slice::<Refusal>(&body).map(|_| None).map_err(stranger)
+    }
+}
+
+/// Whether a registry that answers so has what was asked for.
+///
+/// # Errors
+/// It will not answer, now or ever.
+fn knows(status: StatusCode, at: &str) -> Result<bool, Trouble> {
+    match status {
+        StatusCode::OK => Ok(true),
+        // Some registries call a number bad that they do not have.
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY => {
+            Ok(false)
+        }
+        StatusCode::UNAUTHORIZED => Err(Trouble::Refused(format!(
+            "the schema registry at {at} refuses the login ({status}): check `input.registry.username` and the password"
+        ))),
+        status if status.is_redirection() => Err(Trouble::Refused(format!(
+            "the schema registry at {at} sends us elsewhere ({status}): write the right address into \
+             `input.registry.url`"
+        ))),
+        // It will say the same however often it is asked.
+        status if status.is_client_error() && !is_passing(status) => Err(Trouble::Refused(format!(
+            "the schema registry at {at} refuses what it is asked ({status}): check `input.registry.url` and what stands \
+             before it"
+        ))),
+        status => Err(Trouble::Away(format!("no schema from {at}: it answers {status}"))),
+    }
+}
+
+/// Request timeout, too early, too many requests: of the moment.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passes_is_asked_for_again() {
+        for (status, expected) in [
+            (200, "known"),
+            (400, "unknown"),
+            (403, "unknown"),
+            (404, "unknown"),
+            (422, "unknown"),
+            (301, "refused"),
+            (401, "refused"),
+            (405, "refused"),
+            (406, "refused"),
+            (410, "refused"),
+            (408, "away"),
+            (425, "away"),
+            (429, "away"),
+            (500, "away"),
+            (503, "away"),
+        ] {
+            let told = match knows(StatusCode::from_u16(status).unwrap(), "here") {
+                Ok(true) => "known",
+                Ok(false) => "unknown",
+                Err(Trouble::Refused(_)) => "refused",
+                Err(Trouble::Away(_)) => "away",
+                Err(Trouble::Unusable(_)) => "unusable",
+            };
+            assert_eq!(told, expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_number_that_no_registry_can_have_is_unknown_without_a_question() {
+        // Nobody listens there.
+        let client = Client::new(&RegistryConfig {
+            url: "http://127.0.0.1:1".into(),
+            ..RegistryConfig::default()
+        })
+        .unwrap();
+        for number in [u32::MAX, 1 << 31] {
+            assert!(matches!(client.schema(number).await, Ok(None)), "{number}");
+        }
     }
 }

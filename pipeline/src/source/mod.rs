@@ -6,6 +6,8 @@
 pub mod files;
 pub mod kafka;
 pub mod parquet;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -186,6 +188,8 @@ pub(crate) struct Collector {
     payloads: BinaryBuilder,
     keys: BinaryBuilder,
     covered: BTreeMap<TopicPartition, Range>,
+    /// Starts of partitions are among what is covered.
+    starts: bool,
     rows: usize,
     bytes: usize,
     opened: Instant,
@@ -201,6 +205,7 @@ impl Collector {
             payloads: BinaryBuilder::new(),
             keys: BinaryBuilder::new(),
             covered: BTreeMap::new(),
+            starts: false,
             rows: 0,
             bytes: 0,
             opened: Instant::now(),
@@ -209,7 +214,7 @@ impl Collector {
 
     /// Adds a row; `expected` is the offset that was next in its partition.
     pub(crate) fn push(&mut self, at: &TopicPartition, row: RowAt<'_>, payload: Option<&[u8]>) {
-        if self.rows == 0 {
+        if self.covered.is_empty() {
             self.opened = Instant::now();
         }
         self.topics.append_value(&at.topic);
@@ -222,7 +227,12 @@ impl Collector {
         self.bytes += payload.map_or(0, <[u8]>::len) + row.key.map_or(0, <[u8]>::len) + ROW_BYTES;
         let next = row.offset + 1;
         match self.covered.get_mut(at) {
-            Some(range) => range.next = next,
+            Some(range) => {
+                if range.next == range.first {
+                    range.stamped_micros = row.timestamp_micros;
+                }
+                range.next = next;
+            }
             None => {
                 let range = Range {
                     first: row.expected,
@@ -235,6 +245,35 @@ impl Collector {
         }
     }
 
+    /// Has the batch say where a partition is read from, with rows of it or without. Such a batch is due at once.
+    pub(crate) fn start(&mut self, at: &TopicPartition, offset: i64, epoch: u64) {
+        let range = Range {
+            first: offset,
+            next: offset,
+            epoch,
+            stamped_micros: None,
+        };
+        self.cover(at, range);
+        self.starts = true;
+    }
+
+    fn cover(&mut self, at: &TopicPartition, range: Range) {
+        if self.covered.is_empty() {
+            self.opened = Instant::now();
+        }
+        self.covered.entry(at.clone()).or_insert(range);
+    }
+
+    /// Whether there is nothing to hand over: neither rows nor starts.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.covered.is_empty()
+    }
+
+    /// Whether starts of partitions are to be handed over.
+    pub(crate) fn has_starts(&self) -> bool {
+        self.starts && !self.is_empty()
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
@@ -243,11 +282,12 @@ impl Collector {
         self.bytes
     }
 
-    /// Whether the batch should go: full, or old enough.
+    /// Whether the batch should go: full, old enough, or with starts, which should be in the table soon.
     pub(crate) fn is_due(&self, limits: &BatchLimits) -> bool {
         self.rows >= limits.rows
             || self.bytes >= limits.bytes
-            || (self.rows > 0 && self.opened.elapsed() >= limits.linger)
+            || self.has_starts()
+            || (!self.is_empty() && self.opened.elapsed() >= limits.linger)
     }
 
     /// Takes the rows of partitions out that now belong to someone else.
@@ -259,6 +299,15 @@ impl Collector {
         let (topics, partitions) = (old.topics.finish(), old.partitions.finish());
         let (offsets, timestamps, payloads) = (old.offsets.finish(), old.timestamps.finish(), old.payloads.finish());
         let keys = old.keys.finish();
+        self.starts = old.starts;
+        for (at, range) in old.covered.iter().filter(|(at, _)| !gone.contains(at)) {
+            let start = Range {
+                next: range.first,
+                stamped_micros: None,
+                ..*range
+            };
+            self.cover(at, start);
+        }
         for row in 0..topics.len() {
             let at = TopicPartition {
                 topic: topics.value(row).into(),

@@ -32,6 +32,8 @@ pub struct Naming {
     key: Option<PseudonymKey>,
     /// Posts have a key of their own.
     has_keys: bool,
+    /// Posts have authors, who may be part of what names them.
+    has_authors: bool,
     /// Messages without a payload are deletes.
     tombstones: bool,
 }
@@ -46,6 +48,7 @@ impl Naming {
             authors,
             key,
             has_keys: mapping.key.is_some(),
+            has_authors: mapping.author.is_some(),
             tombstones,
         }
     }
@@ -72,13 +75,14 @@ impl Naming {
         }
     }
 
-    /// What a tombstone names: the key of its message, which may also be the identifier of posts that were written when
-    /// tombstones were not asked for.
+    /// What a tombstone names: the key of its message. That may also be the identifier of posts that were written when
+    /// tombstones were not asked for; but a tombstone knows no author, so where posts have some the name of one would
+    /// stand in it, and only the hash is kept.
     ///
     /// # Errors
     /// As [`Naming::record`].
     pub fn tombstone(&self, key: &[u8]) -> Result<Named, &'static str> {
-        let id = (!self.has_keys)
+        let id = (!self.has_keys && !self.has_authors)
             .then(|| std::str::from_utf8(key).ok().map(str::to_owned))
             .flatten();
         Ok(Named {
@@ -212,15 +216,24 @@ mod tests {
     fn a_tombstone_goes_by_the_key_of_its_message() {
         let naming = naming(Preset::Tamiz, true, false);
         let named = naming.tombstone(b"p-1").unwrap();
-        assert_eq!(
-            (named.id.as_deref(), named.key),
-            (Some("p-1"), key(&naming, "other", None, Some(b"p-1")))
-        );
+        assert_eq!(named.key, key(&naming, "other", None, Some(b"p-1")));
         assert_ne!(
             naming.tombstone(b"P-1").unwrap().key,
             naming.tombstone(b"p-1").unwrap().key,
             "case counts"
         );
+    }
+
+    #[test]
+    fn a_tombstone_keeps_its_key_as_it_is_only_where_nobody_can_be_named_in_it() {
+        for preset in Preset::ALL {
+            let named = naming(preset, true, false).tombstone(b"did:plc:abc/3k").unwrap();
+            assert!(named.id.is_none() && named.key.is_some(), "{}", preset.name());
+        }
+        let mut mapping = Preset::News.mapping();
+        mapping.author = None;
+        let naming = Naming::new(&mapping, true, Authors::Drop, Some(secret()));
+        assert_eq!(naming.tombstone(b"p-1").unwrap().id.as_deref(), Some("p-1"));
         assert_eq!(naming.tombstone(&[0xff]).unwrap().id, None);
     }
 

@@ -54,7 +54,7 @@ pub struct Finished {
     pub permit: Permit,
 }
 
-/// Topic, partition and offset of each row.
+/// Topic, partition, offset and Kafka's timestamp of each row.
 #[derive(Debug, Clone)]
 pub struct Origins {
     /// Topic or file.
@@ -63,6 +63,8 @@ pub struct Origins {
     pub partitions: ArrayRef,
     /// Offset.
     pub offsets: ArrayRef,
+    /// Kafka's own timestamp; NULL for rows of files.
+    pub timestamps: ArrayRef,
 }
 
 impl Origins {
@@ -73,6 +75,7 @@ impl Origins {
             topics,
             partitions: column(PARTITION)?,
             offsets: column(OFFSET)?,
+            timestamps: column(TIMESTAMP)?,
         })
     }
 }
@@ -174,6 +177,7 @@ fn at(source: &RecordBatch, column: &'static str, rows: &UInt32Array) -> Result<
 fn taken_back(source: &RecordBatch, deletes: Vec<Delete>) -> Result<RecordBatch, StageError> {
     let rows = UInt32Array::from_iter_values(deletes.iter().map(|delete| delete.row));
     let at = |column| at(source, column, &rows);
+    // Until they are written down: the table of deletes puts that moment here.
     let recorded_at = at(INGESTED)?;
     let text =
         |of: fn(&Delete) -> Option<&String>| -> ArrayRef { Arc::new(deletes.iter().map(of).collect::<StringArray>()) };
@@ -216,11 +220,7 @@ fn letters(
         Arc::new(origins.topics.clone()),
         Arc::clone(&origins.partitions),
         Arc::clone(&origins.offsets),
-        Arc::new(
-            at(TIMESTAMP)?
-                .as_primitive::<arrow::datatypes::TimestampMicrosecondType>()
-                .clone(),
-        ),
+        Arc::clone(&origins.timestamps),
         Arc::new(StringArray::from_iter_values(rejects.iter().map(|reject| reject.stage))),
         Arc::new(StringArray::from_iter_values(
             rejects.iter().map(|reject| reject.reason),

@@ -1,5 +1,6 @@
 //! Takes personal data out of text, author and id. After this stage no name is left in a row.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, StringArray, StringBuilder};
@@ -33,10 +34,8 @@ impl Authors {
 
     /// `id` with that in place of its author; `None` where no author is in it.
     pub fn replaced(&self, id: &str, author: &str) -> Option<String> {
-        if author.is_empty() || !id.contains(author) {
-            return None;
-        }
-        replaced(id, author, self.name(author).as_deref().unwrap_or(NOBODY))
+        let places = places(id, author)?;
+        Some(swapped(id, &places, self.name(author).as_deref().unwrap_or(NOBODY)))
     }
 }
 
@@ -71,32 +70,54 @@ fn ids(ids: &StringArray, authors: &StringArray, pseudonyms: &StringArray) -> St
         } else {
             NOBODY
         };
-        match replaced(id, author, name) {
-            Some(id) => out.append_value(id),
+        match places(id, author) {
+            Some(places) => out.append_value(swapped(id, &places, name)),
             None => out.append_value(id),
         }
     }
     out.finish()
 }
 
-/// `id` with `name` in place of `author`, where that stands between delimiters: author 42 is not part of id 1425.
-fn replaced(id: &str, author: &str, name: &str) -> Option<String> {
-    if author.is_empty() || !id.contains(author) {
+/// Where an identifier names its author; `None` where no author is in it.
+fn places(id: &str, author: &str) -> Option<Vec<Range<usize>>> {
+    if author.is_empty() {
         return None;
     }
+    if id.contains(author) {
+        return Some(words(id, author));
+    }
+    // Mastodon calls the people of other servers user@domain, and their posts https://domain/users/user/statuses/1, in
+    // which upper and lower case may be others.
+    let (local, domain) = author.strip_prefix('@').unwrap_or(author).split_once('@')?;
+    if local.is_empty() || domain.is_empty() {
+        return None;
+    }
+    let found = words(&id.to_ascii_lowercase(), &local.to_ascii_lowercase());
+    (!found.is_empty()).then_some(found)
+}
+
+/// Where a word stands between delimiters: author 42 is not part of id 1425.
+fn words(text: &str, word: &str) -> Vec<Range<usize>> {
+    let stands_alone = |found: &Range<usize>| {
+        let before = text[..found.start].chars().next_back();
+        let after = text[found.end..].chars().next();
+        before.is_none_or(|c| !c.is_alphanumeric()) && after.is_none_or(|c| !c.is_alphanumeric())
+    };
+    let found = text.match_indices(word).map(|(at, word)| at..at + word.len());
+    found.filter(stands_alone).collect()
+}
+
+/// `id` with `name` at these places.
+fn swapped(id: &str, places: &[Range<usize>], name: &str) -> String {
     let mut out = String::with_capacity(id.len());
     let mut last = 0;
-    for (at, found) in id.match_indices(author) {
-        let before = id[..at].chars().next_back();
-        let after = id[at + found.len()..].chars().next();
-        if before.is_none_or(|c| !c.is_alphanumeric()) && after.is_none_or(|c| !c.is_alphanumeric()) {
-            out.push_str(&id[last..at]);
-            out.push_str(name);
-            last = at + found.len();
-        }
+    for place in places {
+        out.push_str(&id[last..place.start]);
+        out.push_str(name);
+        last = place.end;
     }
     out.push_str(&id[last..]);
-    Some(out)
+    out
 }
 
 fn fields() -> [Field; 5] {
@@ -147,7 +168,7 @@ impl Stage for Scrub {
 
 #[cfg(test)]
 mod tests {
-    use super::replaced;
+    use super::{places, swapped};
 
     #[test]
     fn authors_are_taken_out_of_ids_only_as_whole_words() {
@@ -163,7 +184,44 @@ mod tests {
             ("1", "ada", None),
             ("1", "", None),
         ] {
-            assert_eq!(replaced(id, author, "u").as_deref(), expected, "{id} {author}");
+            check(id, author, expected);
         }
+    }
+
+    #[test]
+    fn people_of_other_servers_are_taken_out_of_ids_by_their_name_there() {
+        let id = "https://b.example/users/Ada_L/statuses/1";
+        let expected = Some("https://b.example/users/u/statuses/1");
+        for author in ["Ada_L@b.example", "ada_l@b.example", "@ADA_L@B.example"] {
+            check(id, author, expected);
+        }
+        check("acct:ada@b.example/1", "@ada@b.example", Some("acct:u@b.example/1"));
+        // The name of somebody else, no name, and no domain.
+        for author in [
+            "da_L@b.example",
+            "Ada_@b.example",
+            "@b.example",
+            "@@b.example",
+            "bob@",
+            "@",
+        ] {
+            check(id, author, None);
+        }
+        check("https://b.example/users/İx/1", "x@b.example", None);
+    }
+
+    #[test]
+    fn statuses_as_servers_send_them_keep_no_user_in_their_id() {
+        for line in include_str!("../../../schemas/fixtures/v1/mastodon.expected.jsonl").lines() {
+            let status: serde_json::Value = serde_json::from_str(line).unwrap();
+            let (id, author) = (status["id"].as_str().unwrap(), status["author"].as_str().unwrap());
+            let left = swapped(id, &places(id, author).unwrap(), "u").to_lowercase();
+            assert!(!left.contains(author.split('@').next().unwrap()), "{left}");
+        }
+    }
+
+    fn check(id: &str, author: &str, expected: Option<&str>) {
+        let found = places(id, author).map(|places| swapped(id, &places, "u"));
+        assert_eq!(found.as_deref(), expected, "{id} {author}");
     }
 }

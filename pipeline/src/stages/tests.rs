@@ -319,6 +319,12 @@ fn deletes_and_tombstones_are_known_in_every_format() {
         let mut config = with_schema(format, folder.path(), "");
         config.pii.key_file = key_file.display().to_string();
         config.input.deletes.tombstones = true;
+        let refused = Line::new(&config, None, Origin::Kafka, Arc::default()).err().unwrap();
+        assert!(
+            refused.to_string().contains("input.deletes.tombstones"),
+            "without authors: {refused}"
+        );
+        config.pii.authors = AuthorMode::Hash;
         let line = Line::new(&config, None, Origin::Kafka, Arc::default()).unwrap();
         let messages = vec![(None, Some(payload)), (Some(&b"p-2"[..]), None)];
         let batch = line.chain.apply(batch(messages)).unwrap();
@@ -335,7 +341,7 @@ fn deletes_and_tombstones_are_known_in_every_format() {
                 )
             })
             .collect();
-        let wanted = [(0_u32, Some("test"), Some("p-1"), false), (1, None, Some("p-2"), true)];
+        let wanted = [(0_u32, Some("test"), Some("p-1"), false), (1, None, None, true)];
         assert_eq!(told, wanted, "{format:?}");
     }
 }

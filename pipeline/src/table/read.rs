@@ -1,17 +1,20 @@
 //! Looking at tables without writing them: what lies at an address, and tables for SQL.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
-use datafusion::prelude::SessionContext;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::{SessionContext, ident, lit};
 use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
+use tamiz_schemas::columns::{OFFSET, PARTITION, TOPIC_NAME};
 
 use super::error::TableError;
 use super::spec::TableSpec;
@@ -67,16 +70,55 @@ pub async fn register(ctx: &SessionContext, name: &str, address: &str, store: &S
         address: address.to_owned(),
     };
     let table = load(&location).await?.ok_or_else(missing)?;
-    let failed = |e: datafusion::error::DataFusionError| TableError::of("read the table at", address, e);
+    offer(ctx, name, (&location, &table))
+}
+
+/// Makes a table that was opened known to SQL.
+fn offer(ctx: &SessionContext, name: &str, (location, table): (&Location, &DeltaTableState)) -> Result<(), TableError> {
+    let address = &location.address;
+    let failed = |e: DataFusionError| TableError::read(address, e);
     // Partition columns come as plain strings: as dictionaries, functions would have to know them too.
     let config = DeltaScanConfig::new_from_session(&ctx.state()).with_wrap_partition_values(false);
     let scan = DeltaScanNext::new(table.snapshot().clone(), config).map_err(failed)?;
-    DeltaTable::new(location.log_store)
+    DeltaTable::new(location.log_store.clone())
         .update_datafusion_session(&ctx.state())
-        .map_err(|e| TableError::of("read the table at", address, e))?;
+        .map_err(|e| TableError::read(address, e))?;
     ctx.deregister_table(name).map_err(failed)?;
     ctx.register_table(name, Arc::new(scan)).map_err(failed)?;
     Ok(())
+}
+
+/// From which offsets of a range of a partition the table has rows, rising; for tables with the columns of dead letters.
+/// Files whose offsets lie elsewhere are skipped.
+pub(super) async fn offsets_of_rows(
+    location: &Location,
+    (topic, partition): (&str, i32),
+    range: Range<i64>,
+) -> Result<Vec<i64>, TableError> {
+    let address = &location.address;
+    let failed = |e: DataFusionError| TableError::read(address, e);
+    let missing = || TableError::Missing {
+        address: address.clone(),
+    };
+    let table = load(location).await?.ok_or_else(missing)?;
+    let ctx = SessionContext::new();
+    offer(&ctx, "rows", (location, &table))?;
+    let here = ident(TOPIC_NAME)
+        .eq(lit(topic))
+        .and(ident(PARTITION).eq(lit(partition)));
+    let within = ident(OFFSET)
+        .gt_eq(lit(range.start))
+        .and(ident(OFFSET).lt(lit(range.end)));
+    let rows = ctx.table("rows").await.map_err(failed)?;
+    let rows = rows.filter(here.and(within)).map_err(failed)?;
+    let rows = rows.select(vec![ident(OFFSET)]).map_err(failed)?;
+    let mut offsets = Vec::new();
+    for rows in rows.collect().await.map_err(failed)? {
+        let found = cast(rows.column(0), &DataType::Int64).map_err(|e| failed(e.into()))?;
+        offsets.extend(found.as_primitive::<Int64Type>().iter().flatten());
+    }
+    offsets.sort_unstable();
+    Ok(offsets)
 }
 
 /// Where the table at `address` stands, by application id; ids that it does not know are left out. Touches nothing.

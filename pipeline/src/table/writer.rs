@@ -4,9 +4,11 @@
 //! again: its own entry is known by an identifier, and the transactions tell whether the batch is in, still to come, or
 //! somebody else's by now.
 
+mod standing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use deltalake_core::DeltaTableError;
@@ -14,7 +16,6 @@ use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
-use futures::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
 use super::create::create;
@@ -23,18 +24,15 @@ use super::error::TableError;
 use super::grow::grow;
 use super::marks;
 use super::read;
-use super::retries::{Retries, is_fenced};
+use super::retries::{MAX_ATTEMPTS, Patience, Retries, backoff, is_fenced};
 use super::spec::TableSpec;
 use super::stage::{Staged, Staging};
 use super::store::{Location, Store};
 use crate::fault::{crash_at, fails_at};
 
-/// Attempts at one commit. With the waits between them that is about a minute.
-pub(super) const MAX_ATTEMPTS: u32 = 12;
-/// Longest wait between two attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// Transactions read from the log at a time.
-const READS_IN_FLIGHT: usize = 8;
+/// A view of the table that is older is renewed before a commit. The library checks a commit against each version since
+/// its view, each with all files of the table: after a day beside a busy writer that takes minutes.
+const STALE: Duration = Duration::from_secs(60);
 
 /// Offsets that a commit covers, by application id.
 pub type Txns = BTreeMap<String, TxnRange>;
@@ -84,6 +82,8 @@ pub struct TableWriter {
     txns: HashMap<String, Option<i64>>,
     /// Commits since `table` was last read from the start; it grows slower with each.
     commits: u64,
+    /// When `table` was the newest version.
+    pub(super) looked: Instant,
     retries: Arc<Retries>,
 }
 
@@ -116,6 +116,7 @@ impl TableWriter {
             table,
             txns: HashMap::new(),
             commits: 0,
+            looked: Instant::now(),
             retries: Arc::default(),
         })
     }
@@ -130,49 +131,59 @@ impl TableWriter {
         self.table.version()
     }
 
-    /// Where the table stands now, by application id; ids that it does not know are left out.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub async fn next_offsets(&self, app_ids: &[String]) -> Result<BTreeMap<String, i64>, TableError> {
-        let fresh = DeltaTableState::try_new(&self.location.log_store, None);
-        let fresh = fresh.await.map_err(|e| self.error("read the log of", e))?;
-        let found = self.read_txns(&fresh, app_ids.iter().cloned()).await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|(app_id, version)| Some((app_id, version?)))
-            .collect())
-    }
-
     /// Writes `rows` and moves the offsets of `txns`, both or neither. Without rows only the offsets move; without
     /// either there is nothing to do, which is [`Committed::Already`].
     ///
-    /// Conflicts and faults that pass are retried with growing, jittered waits. Dropping the future is safe.
+    /// A range that ends where it begins moves nothing, save that the table knows its id afterwards. Rows may go with it;
+    /// whether they are in already the caller has to know, from [`offsets_of_rows`](TableWriter::offsets_of_rows): the
+    /// transactions cannot tell.
+    ///
+    /// Conflicts and faults that pass are retried with growing, jittered waits, each step for about a minute. Dropping the
+    /// future is safe.
     ///
     /// # Errors
     /// Rows that do not fit the table; a full disk, missing permission, a store that stays unreachable. When the store
     /// fails during the last step the outcome is unknown: open the table again and ask it for
     /// [`next_offsets`](TableWriter::next_offsets).
     pub async fn commit(&mut self, rows: Vec<RecordBatch>, txns: &Txns) -> Result<Committed, TableError> {
-        if txns.is_empty() && rows.iter().all(|batch| batch.num_rows() == 0) {
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        if txns.is_empty() && count == 0 {
             return Ok(Committed::Already);
         }
-        if let Some(ended) = self.standing(txns).await? {
+        if self.looked.elapsed() >= STALE {
+            self.reread().await;
+        }
+        let mut patience = Patience::new(&self.retries);
+        let ended = loop {
+            match self.standing(txns, count).await {
+                Ok(ended) => break ended,
+                Err(error) => patience.after(error).await?,
+            }
+        };
+        if let Some(ended) = ended {
             return Ok(ended);
         }
         crash_at("before_staging");
-        let store = self.location.log_store.object_store(None);
-        let (spec, address, layout) = (&self.spec, self.location.address.as_str(), self.layout.clone());
-        let staged = Staging {
-            spec,
-            address,
-            layout,
-            store,
-        }
-        .stage(rows)
-        .await?;
+        let staged = self.stage(rows).await?;
         crash_at("staged");
         self.land(&staged, txns).await
+    }
+
+    /// Stages rows, again where the store fails for a while: an attempt that failed leaves nothing behind.
+    async fn stage(&self, rows: Vec<RecordBatch>) -> Result<Staged, TableError> {
+        let staging = Staging {
+            spec: &self.spec,
+            address: &self.location.address,
+            layout: Arc::clone(&self.layout),
+            store: self.location.log_store.object_store(None),
+        };
+        let mut patience = Patience::new(&self.retries);
+        loop {
+            match staging.stage(rows.clone()).await {
+                Ok(staged) => return Ok(staged),
+                Err(error) => patience.after(error).await?,
+            }
+        }
     }
 
     /// Gets the log entry written, or finds out why not.
@@ -203,7 +214,7 @@ impl TableWriter {
             if !fenced && !error.is_lasting() {
                 tokio::time::sleep(backoff(attempt)).await;
             }
-            match self.verdict(before, &id, txns).await {
+            match self.verdict(before, &id, (txns, staged.rows)).await {
                 Ok(Verdict::Ours(version)) => return Ok(new(version)),
                 Ok(Verdict::Ended(ended)) => return Ok(ended),
                 Ok(Verdict::Open) if error.is_lasting() || attempt >= MAX_ATTEMPTS => return Err(error),
@@ -272,6 +283,7 @@ impl TableWriter {
         match after {
             Ok((table, checkpointed)) => {
                 self.table = table;
+                self.looked = Instant::now();
                 if checkpointed || self.commits >= self.checkpoint_interval() {
                     self.reread().await;
                 }
@@ -299,11 +311,12 @@ impl TableWriter {
         }
         self.table = fresh;
         self.commits = 0;
+        self.looked = Instant::now();
         Ok(())
     }
 
     /// What the log says about a commit whose attempt did not succeed.
-    async fn verdict(&mut self, before: u64, id: &str, txns: &Txns) -> Result<Verdict, TableError> {
+    async fn verdict(&mut self, before: u64, id: &str, (txns, rows): (&Txns, usize)) -> Result<Verdict, TableError> {
         self.reload().await?;
         for version in before + 1..=self.table.version() {
             let entry = self.location.log_store.read_commit_entry(version).await;
@@ -315,43 +328,7 @@ impl TableWriter {
         if let Some(difference) = self.spec.difference(&self.table).map_err(|e| self.mismatch(e))? {
             return Err(self.mismatch(difference));
         }
-        Ok(self.standing(txns).await?.map_or(Verdict::Open, Verdict::Ended))
-    }
-
-    /// How a batch stands to the table: `None` when it is the one that comes next.
-    async fn standing(&mut self, txns: &Txns) -> Result<Option<Committed>, TableError> {
-        let unknown: Vec<String> = txns.keys().filter(|id| !self.txns.contains_key(*id)).cloned().collect();
-        let found = self.read_txns(&self.table, unknown).await?;
-        self.txns.extend(found);
-        let known = |app_id: &String| self.txns.get(app_id).copied().flatten();
-        let past = |(app_id, range): (&String, &TxnRange)| known(app_id).is_some_and(|version| version >= range.next);
-        if !txns.is_empty() && txns.iter().all(past) {
-            return Ok(Some(Committed::Already));
-        }
-        let mut known = txns
-            .iter()
-            .filter_map(|(id, range)| Some((id, range.first, known(id)?)));
-        let moved = known.find(|(_, first, version)| first != version);
-        Ok(moved.map(|(app_id, _, version)| Committed::Fenced {
-            app_id: app_id.clone(),
-            version,
-        }))
-    }
-
-    async fn read_txns(
-        &self,
-        table: &DeltaTableState,
-        app_ids: impl IntoIterator<Item = String>,
-    ) -> Result<Vec<(String, Option<i64>)>, TableError> {
-        let read = |app_id: String| async move {
-            let version = table.transaction_version(&self.location.log_store, &app_id).await;
-            Ok((app_id, version.map_err(|e| self.error("read the offsets of", e))?))
-        };
-        stream::iter(app_ids)
-            .map(read)
-            .buffer_unordered(READS_IN_FLIGHT)
-            .try_collect()
-            .await
+        Ok(self.standing(txns, rows).await?.map_or(Verdict::Open, Verdict::Ended))
     }
 
     fn checkpoint_interval(&self) -> u64 {
@@ -381,12 +358,4 @@ enum Verdict {
     Ended(Committed),
     /// Not there; to be tried again.
     Open,
-}
-
-/// Doubles from 50 ms; half of it is chance, so that writers in step get out of it.
-pub(super) fn backoff(attempt: u32) -> Duration {
-    let full = Duration::from_millis(50)
-        .saturating_mul(1 << attempt.min(16))
-        .min(MAX_BACKOFF);
-    full.mul_f64(rand::random_range(0.5..1.0))
 }

@@ -1,11 +1,15 @@
 //! Wrong calls, configurations and places: a code, one sentence that says what and what to do, and nothing written.
 
+mod check;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::broker::Broker;
-use crate::support::table::versions;
+use crate::support::table::{count, versions};
 use crate::support::{Ended, Folder, Running};
 
 fn folder() -> Folder {
@@ -22,7 +26,7 @@ fn batch(folder: &Folder, to: &str) -> Ended {
 
 #[test]
 fn every_wrong_option_of_a_file_is_told_by_its_key() {
-    let cases: [(&str, &[&str]); 16] = [
+    let cases: [(&str, &[&str]); 20] = [
         (
             "[sink]\nflush_byte = 1\n",
             &["sink.flush_byte", "did you mean `sink.flush_bytes`"],
@@ -51,6 +55,19 @@ fn every_wrong_option_of_a_file_is_told_by_its_key() {
             "[source.kafka.options]\n\"enable.auto.commit\" = \"true\"\n",
             &["enable.auto.commit", "take the option out"],
         ),
+        (
+            "[sink]\nignore = [\"not_apost\"]\n",
+            &["sink.ignore", "`not_apost`", "did you mean `not_a_post`"],
+        ),
+        ("[language]\nkeep = [\"EN\"]\n", &["language.keep", "`EN`", "as `en`"]),
+        (
+            "[language]\nmin_confidence = 50\n",
+            &["language.min_confidence", "between 0 and 1"],
+        ),
+        (
+            "[noise.rules]\nmin_character = 5\n",
+            &["noise.rules.min_character", "did you mean `noise.rules.min_characters`"],
+        ),
     ];
     for (text, words) in cases {
         let folder = folder();
@@ -72,7 +89,7 @@ fn every_wrong_option_of_a_file_is_told_by_its_key() {
 
 #[test]
 fn a_wrong_environment_is_told_by_its_variable() {
-    let cases: [(&str, &str, &[&str]); 4] = [
+    let cases: [(&str, &str, &[&str]); 6] = [
         (
             "TAMIZ_LIMITS_BATCH_ROWS",
             "many",
@@ -84,6 +101,16 @@ fn a_wrong_environment_is_told_by_its_variable() {
             &["TAMIZ_MODEL_ENABLED", "perhaps", "true or false"],
         ),
         ("TAMIZ_SINK_FLUSH_SECONDS", "-1", &["sink.flush_seconds"]),
+        (
+            "TAMIZ_SINK_FLUSH_SECOND",
+            "5",
+            &["TAMIZ_SINK_FLUSH_SECOND:", "did you mean TAMIZ_SINK_FLUSH_SECONDS"],
+        ),
+        (
+            "TAMIZ_PII_KINDS_EMAIL",
+            "shred",
+            &["TAMIZ_PII_KINDS_EMAIL", "shred", "mask"],
+        ),
         ("TAMIZ_PII_KEY", "short", &["pseudonyms", "16 or more"]),
     ];
     for (name, value, words) in cases {
@@ -104,6 +131,47 @@ fn a_wrong_environment_is_told_by_its_variable() {
     Running::start(command)
         .wait()
         .refused(2, &["TAMIZ_PII_KEY", "openssl rand"]);
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_matters_only_where_it_is_ours() {
+    let call = |name: &str| {
+        let folder = folder();
+        folder.write("key", "00112233445566778899aabbccddeeff");
+        folder.write("tamiz.toml", "[pii]\nkey_file = \"key\"\n");
+        let batch = ["batch", "--from", "posts.jsonl", "--to", "posts", "--no-model"];
+        let mut command = folder.tamiz(&batch);
+        command
+            .args(["-c", "tamiz.toml"])
+            .env(name, OsStr::from_bytes(b"\xff\xfe"));
+        Running::start(command).wait()
+    };
+    call("PICTURE").done();
+    call("TAMIZ_PICTURE").done();
+    for name in ["TAMIZ_SINK_DEAD_LETTERS", "TAMIZ_PII_KINDS_EMAIL", "TAMIZ_PII_KEY"] {
+        call(name).refused(2, &[name, "not UTF-8"]);
+    }
+    let folder = folder();
+    let mut history = folder.tamiz(&["table", "history", "nowhere"]);
+    history.env("PICTURE", OsStr::from_bytes(b"\xff\xfe"));
+    Running::start(history).wait().refused(1, &["nowhere"]);
+}
+
+#[test]
+fn kinds_of_personal_data_are_set_by_the_environment() {
+    let folder = Folder::new();
+    let post =
+        json!({"id": "1", "source": "t", "created_at": "2026-01-02T03:04:05Z", "text": "write to ana@example.org"});
+    folder.write("posts.jsonl", post.to_string());
+    let mut command = folder.tamiz(&["batch", "--from", "posts.jsonl", "--to", "posts", "--no-model"]);
+    command.env("TAMIZ_PII_KINDS_EMAIL", "keep");
+    Running::start(command).wait().done();
+    let kept = count(
+        &folder,
+        &folder.text("posts"),
+        "count(*) FILTER (WHERE text LIKE '%ana@example.org')",
+    );
+    assert_eq!(kept, 1);
 }
 
 #[test]
@@ -242,13 +310,24 @@ fn a_missing_topic_is_told_and_no_table_is_made() {
     folder
         .run(&produce)
         .refused(1, &["`it-nowhere` does not exist", "create it"]);
+    let more = format!(
+        "[source.kafka]\nbrokers = \"{}\"\ntopics = [\"it-nowhere\", \"it-neither\"]\n\
+         [sink.dead_letter_topic]\ntopic = \"it-no-letters\"\n",
+        broker.servers
+    );
+    folder.write("tamiz.toml", more);
     let checked = folder.run(&["check", "--no-model", "-c", "tamiz.toml"]);
     assert_eq!(checked.status.code(), Some(1), "{checked}");
-    assert!(
-        checked.stdout.contains("wrong  kafka: ") && checked.stdout.contains("it-nowhere"),
-        "{}",
-        checked.stdout
-    );
+    let told = check::lines(&checked.stdout, "wrong", "kafka: ").join("");
+    for (topic, key) in [
+        ("it-nowhere", "source.kafka.topics"),
+        ("it-neither", "source.kafka.topics"),
+        ("it-no-letters", "sink.dead_letter_topic.topic"),
+    ] {
+        let words = told.split("; ").find(|words| words.contains(topic));
+        let words = words.unwrap_or_else(|| panic!("{topic}\n{}", checked.stdout));
+        assert!(words.contains("does not exist") && words.contains(key), "{told}");
+    }
 }
 
 #[test]

@@ -153,7 +153,8 @@ fn a_torn_log_and_a_flipped_byte_are_mended_and_the_rest_is_read_again() {
     check(&[&folder.text("posts"), "--rows", &left, "--distinct-ids", &left], &[]);
 }
 
-/// Posts of three people, among them two of hers that are dead letters: one without a time, one cut off.
+/// Posts of three people, among them two of hers that are dead letters: one without a time, one cut off. One that never
+/// came she has taken back.
 fn posts_of_three() -> Vec<u8> {
     let post = |number: usize| {
         let author = ["bob", NAME, "carol"][number % 3];
@@ -178,7 +179,8 @@ fn posts_of_three() -> Vec<u8> {
     );
     let cut = format!(r#"{{"id":"2","author":"{NAME}","text":"{PHRASE} and th"#);
     let others = r#"{"id":"3","source":"forum","author":"carol","text":"no time"}"#.to_owned();
-    lines.extend([letter, cut, others]);
+    let delete = json!({"id": format!("{NAME}/9999"), "source": "forum", "author": NAME, "deleted": true}).to_string();
+    lines.extend([letter, cut, others, delete]);
     lines.join("\n").into_bytes()
 }
 
@@ -236,6 +238,14 @@ fn a_forgotten_author_is_in_no_byte_of_any_file() {
         &format!("count(*) FILTER (WHERE duplicate_of LIKE '%{pseudonym}%')"),
     );
     assert!(marked > 0);
+    let taken_back = || {
+        count(
+            &folder,
+            "posts_deletes",
+            &format!("count(*) FILTER (WHERE id LIKE '%{pseudonym}%')"),
+        )
+    };
+    assert_eq!(taken_back(), 1);
 
     let asked = format!("@{}", NAME.to_uppercase());
     let done = care(&folder, &["forget", "posts", "--author", &asked, "-c", "tamiz.toml"]).done();
@@ -244,6 +254,8 @@ fn a_forgotten_author_is_in_no_byte_of_any_file() {
         "{}",
         done.stdout
     );
+    assert!(done.stdout.contains("posts_deletes: 1 rows erased"), "{}", done.stdout);
+    assert_eq!(taken_back(), 0);
     assert!(
         !done.stdout.to_lowercase().contains("quell") && done.stderr.is_empty(),
         "{done}"
@@ -264,7 +276,7 @@ fn a_forgotten_author_is_in_no_byte_of_any_file() {
         0,
         "what is forgotten is not read again"
     );
-    for table in ["posts", "posts_dead_letters"] {
+    for table in ["posts", "posts_dead_letters", "posts_deletes"] {
         care(&folder, &["doctor", table]).done();
     }
 }

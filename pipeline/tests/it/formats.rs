@@ -101,6 +101,10 @@ fn answer(asked: &Asked) -> (u16, String) {
             json!({"schema": POST_PROTO, "schemaType": "PROTOBUF", "references": with("author.proto", "proto")})
         }
         "/base/subjects/proto/versions/3" => json!({"schema": AUTHOR_PROTO, "schemaType": "PROTOBUF"}),
+        // As Redpanda answers where the number cannot be one.
+        "/base/schemas/ids/77" => {
+            return (400, json!({"error_code": 40002, "message": "no number"}).to_string());
+        }
         _ => {
             return (
                 404,
@@ -188,6 +192,8 @@ fn the_line_waits_for_a_registry_that_is_away_and_an_unknown_schema_is_a_dead_le
         None,
         Some(framed(1, &old("c"))),
         Some(framed(99, b"")),
+        Some(framed(77, b"")),
+        Some(framed(u32::MAX, b"")),
     ];
     send(&topic, &payloads);
     prepare(&folder, &topic, &registered("avro", address));
@@ -211,13 +217,15 @@ fn the_line_waits_for_a_registry_that_is_away_and_an_unknown_schema_is_a_dead_le
         (5, "unusable_schema"),
         (6, "no_payload"),
         (8, "unknown_schema"),
+        (9, "unknown_schema"),
+        (10, "unknown_schema"),
     ];
     assert_eq!(dead(&folder), reasons.map(|(at, reason)| (at, reason.to_owned())));
     let asked = registry.asked();
     let times = |path: &str| asked.iter().filter(|asked| asked.path == path).count();
-    for number in [1, 258, 99, 7] {
+    for (number, expected) in [(1, 1), (258, 1), (99, 1), (7, 1), (77, 1), (u32::MAX, 0)] {
         let path = format!("/base/schemas/ids/{number}");
-        assert_eq!(times(&path), 1, "{path}: {asked:?}");
+        assert_eq!(times(&path), expected, "{path}: {asked:?}");
     }
     let checked = folder.run(&["check", "--no-model", "-c", "tamiz.toml"]).done();
     assert!(checked.stdout.contains("ok     input.registry: "), "{}", checked.stdout);

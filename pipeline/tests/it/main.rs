@@ -12,6 +12,7 @@ mod bad_use;
 mod care;
 mod deletes;
 mod doors;
+mod ends;
 mod faults;
 mod files;
 mod formats;

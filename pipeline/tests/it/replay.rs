@@ -183,32 +183,94 @@ fn payloads_come_from_the_table_where_they_were_kept_and_are_missed_where_they_a
     }
 }
 
+/// Refuses long texts, and keeps payloads.
+const STRICT: &str = "[validate]\nmax_text_bytes = 40\n[sink]\nkeep_payload = true\n";
+
+/// A batch of 200 rows, as that configuration has it.
+fn batch(folder: &Folder, config: &str) {
+    let lines: Vec<Vec<u8>> = (0..200).map(payload).collect();
+    folder.write("in/a.jsonl", lines.join(&b'\n'));
+    let config = folder.write("batch.toml", config);
+    folder
+        .run(&["batch", "--from", "in", "--to", "posts", "--no-model", "-c", &config])
+        .done();
+}
+
+/// Replays the letters of such a batch without the rule that refused them.
+fn replay_batch(folder: &Folder, expected: &str) {
+    let tables = "[sink]\nposts = \"posts\"\ndead_letters = \"posts_dead_letters\"\n";
+    let lax = folder.write("lax.toml", tables);
+    let ended = folder.run(&["replay", "--no-model", "-c", &lax]).done();
+    assert!(ended.stderr.contains(expected), "{ended}");
+}
+
 #[test]
 fn letters_of_a_batch_are_replayed_from_the_table() {
     let folder = Folder::new();
-    let lines: Vec<Vec<u8>> = (0..200).map(payload).collect();
-    folder.write("in/a.jsonl", lines.join(&b'\n'));
-    let strict = folder.write(
-        "strict.toml",
-        "[validate]\nmax_text_bytes = 40\n[sink]\nkeep_payload = true\n",
-    );
-    folder
-        .run(&["batch", "--from", "in", "--to", "posts", "--no-model", "-c", &strict])
-        .done();
-    let lax = folder.write(
-        "lax.toml",
-        "[sink]\nposts = \"posts\"\ndead_letters = \"posts_dead_letters\"\n",
-    );
+    batch(&folder, STRICT);
     for passed in [40, 0] {
-        let ended = folder.run(&["replay", "--no-model", "-c", &lax]).done();
-        assert!(
-            ended.stderr.contains(&format!("{passed} passed, 20 failed again")),
-            "{ended}"
-        );
+        replay_batch(&folder, &format!("{passed} passed, 20 failed again"));
         each_posts(&folder, 180);
     }
     let places = "count(DISTINCT kafka['offset']) FILTER (WHERE kafka['topic'] = 'a.jsonl')";
     assert_eq!(count(&folder, "posts", places), 40, "they tell where they came from");
+}
+
+#[test]
+fn a_row_that_a_later_batch_let_in_is_not_put_in_again() {
+    let folder = Folder::new();
+    batch(&folder, STRICT);
+    // As if it had been killed after the dead letters and before the posts.
+    std::fs::remove_dir_all(folder.path("posts")).unwrap();
+    batch(&folder, "");
+    each_posts(&folder, 180);
+    assert_eq!(count(&folder, "posts_dead_letters", "count(*)"), 60);
+    replay_batch(&folder, "40 of those that passed were in the table already");
+    each_posts(&folder, 180);
+}
+
+#[test]
+fn a_row_that_two_pipelines_refused_is_replayed_once() {
+    let folder = Folder::new();
+    batch(&folder, STRICT);
+    batch(&folder, &format!("[pipeline]\nname = \"other\"\n{STRICT}"));
+    assert_eq!(count(&folder, "posts_dead_letters", "count(*)"), 120);
+    replay_batch(&folder, "40 passed, 20 failed again");
+    // What both let in is there twice; what one replay let in is not.
+    assert_eq!(count(&folder, "posts", "count(*)"), 2 * 140 + 40);
+    replay_batch(&folder, "0 passed, 20 failed again");
+}
+
+#[test]
+fn a_replayed_post_goes_with_its_tombstone_and_one_whose_key_is_gone_is_left_alone() {
+    let Some(broker) = Broker::find() else { return };
+    let folder = Folder::new();
+    let topic = broker.topic(1, &[]);
+    let payloads: Vec<Vec<u8>> = (0..100).map(payload).collect();
+    let keys: Vec<String> = (0..100).map(|at| format!("key of {at}")).collect();
+    let keyed = keys.iter().map(|key| Some(key.as_bytes()));
+    let posts = keyed.clone().zip(&payloads);
+    topic.send_to(posts.map(|(key, payload)| (Some(0), key, Some(payload.as_slice()))));
+    let more = "keep_payload = true\n[input.deletes]\ntombstones = true\n";
+    let [strict, lax] = configs(&folder, &topic, more);
+    folder
+        .run(&["run", "--until-caught-up", "--no-model", "-c", &strict])
+        .done();
+    // Retention has taken the first half, and with it the keys.
+    topic.forget(0, 50);
+    let ended = folder.run(&["replay", "--no-model", "-c", &lax]).done();
+    assert!(
+        ended.stderr.contains("15 left alone: tombstones know posts by the key"),
+        "{ended}"
+    );
+    let all = expected([("open", 15), ("passed", 10), ("failed_again", 5)]);
+    assert_eq!(outcomes(&folder), all);
+    each_posts(&folder, 80);
+    topic.send_to(keyed.map(|key| (Some(0), key, None)));
+    folder
+        .run(&["run", "--until-caught-up", "--no-model", "-c", &lax])
+        .done();
+    each_posts(&folder, 0);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Dead letters as they lie in their table.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, Int64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
@@ -17,24 +17,15 @@ use tamiz_schemas::dead_letters::FAILED_AGAIN;
 
 use super::ReplayOptions;
 use super::messages::Message;
-use crate::batch::TopicPartition;
+use super::places::{Place, Places};
 use crate::config::Config;
 use crate::jobs::JobError;
-use crate::source::files::format_of;
 use crate::table::{self, Store, TableError};
-
-/// Where a row came from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) at: TopicPartition,
-    pub(super) offset: i64,
-}
 
 /// One dead letter.
 #[derive(Debug, Clone)]
 pub(super) struct Letter {
     pub(super) place: Place,
-    pub(super) timestamp: Option<i64>,
     pub(super) rejected_at: i64,
     /// Day of its partition.
     pub(super) day: i32,
@@ -47,7 +38,7 @@ pub(super) struct Letter {
 impl Letter {
     /// Whether it is a row of a batch job.
     pub(super) fn is_of_file(&self) -> bool {
-        is_file(&self.place.at.topic)
+        self.place.is_in_file()
     }
 
     /// Whether this is the message that was refused.
@@ -55,11 +46,6 @@ impl Letter {
         let payload = message.payload.as_deref().unwrap_or_default();
         payload.len() as i64 == self.bytes && format!("{:x}", Sha256::digest(payload)) == self.hash
     }
-}
-
-/// Whether a topic is a file of a batch job: those have the endings that a batch job reads.
-pub(super) fn is_file(topic: &str) -> bool {
-    format_of(std::path::Path::new(topic)).is_some()
 }
 
 fn failed(config: &Config) -> impl Fn(DataFusionError) -> TableError {
@@ -116,7 +102,8 @@ pub(super) async fn days(config: &Config, store: &Store, options: &ReplayOptions
     Ok(days)
 }
 
-/// The letters of a day, in the order in which they were refused, which is that of the table's files.
+/// The letters of a day, in the order in which they were refused, which is that of the table's files. A message that was
+/// refused several times, by several pipelines or once more after a step back, is one letter.
 pub(super) async fn of_day(
     config: &Config,
     store: &Store,
@@ -140,54 +127,36 @@ pub(super) async fn of_day(
     let frame = frame.and_then(|frame| frame.select(columns)).map_err(&failed)?;
     let mut stream = frame.execute_stream().await.map_err(&failed)?;
     let mut letters = Vec::new();
-    let mut topics: HashMap<String, Arc<str>> = HashMap::new();
     while let Some(rows) = stream.next().await {
-        read(&rows.map_err(&failed)?, day, &mut topics, &mut letters).map_err(|e| failed(e.into()))?;
+        read(&rows.map_err(&failed)?, day, &mut letters).map_err(|e| failed(e.into()))?;
     }
+    Ok(in_order(letters))
+}
+
+fn in_order(mut letters: Vec<Letter>) -> Vec<Letter> {
     letters.sort_by(|a, b| {
         (a.rejected_at, &a.place.at, a.place.offset).cmp(&(b.rejected_at, &b.place.at, b.place.offset))
     });
-    letters.dedup_by(|a, b| a.place == b.place);
-    Ok(letters)
+    let mut seen = HashSet::new();
+    letters.retain(|letter| seen.insert(letter.place.clone()));
+    letters
 }
 
-fn read(
-    rows: &RecordBatch,
-    day: i32,
-    topics: &mut HashMap<String, Arc<str>>,
-    letters: &mut Vec<Letter>,
-) -> Result<(), arrow::error::ArrowError> {
-    let schema = tamiz_schemas::dead_letters::schema();
-    let column = |name: &str| {
-        cast(
-            rows.column(rows.schema_ref().index_of(name)?),
-            schema.field_with_name(name)?.data_type(),
-        )
-    };
-    let (names, partitions, offsets) = (column(TOPIC_NAME)?, column(PARTITION)?, column(OFFSET)?);
-    let (timestamps, rejected, hashes, bytes) = (
-        column(TIMESTAMP)?,
-        column(REJECTED_AT)?,
-        column(PAYLOAD_HASH)?,
-        column(PAYLOAD_BYTES)?,
+fn read(rows: &RecordBatch, day: i32, letters: &mut Vec<Letter>) -> Result<(), ArrowError> {
+    let column = |name: &str, data_type: &DataType| cast(rows.column(rows.schema_ref().index_of(name)?), data_type);
+    let places = Places::of(rows)?;
+    let (rejected, hashes) = (
+        column(REJECTED_AT, &tamiz_schemas::posts::timestamp())?,
+        column(PAYLOAD_HASH, &DataType::Utf8)?,
     );
-    let kept = cast(rows.column(rows.schema_ref().index_of("kept")?), &DataType::Boolean)?;
-    let timestamps = timestamps.as_primitive::<TimestampMicrosecondType>();
-    for row in 0..rows.num_rows() {
-        let name = names.as_string::<i32>().value(row);
-        let topic = match topics.get(name) {
-            Some(topic) => Arc::clone(topic),
-            None => Arc::clone(topics.entry(name.to_owned()).or_insert_with(|| name.into())),
-        };
+    let (bytes, kept) = (
+        column(PAYLOAD_BYTES, &DataType::Int64)?,
+        column("kept", &DataType::Boolean)?,
+    );
+    for (row, place) in places.all().enumerate() {
+        let place = place.ok_or_else(|| ArrowError::SchemaError("a dead letter has no place".into()))?;
         letters.push(Letter {
-            place: Place {
-                at: TopicPartition {
-                    topic,
-                    partition: partitions.as_primitive::<Int32Type>().value(row),
-                },
-                offset: offsets.as_primitive::<Int64Type>().value(row),
-            },
-            timestamp: timestamps.is_valid(row).then(|| timestamps.value(row)),
+            place,
             rejected_at: rejected.as_primitive::<TimestampMicrosecondType>().value(row),
             day,
             hash: hashes.as_string::<i32>().value(row).to_owned(),
@@ -204,11 +173,7 @@ pub(super) async fn kept(
     store: &Store,
     letters: &[Letter],
 ) -> Result<HashMap<Place, Message>, JobError> {
-    let wanted: HashMap<&Place, ()> = letters
-        .iter()
-        .filter(|one| one.kept)
-        .map(|one| (&one.place, ()))
-        .collect();
+    let wanted: HashSet<&Place> = letters.iter().filter(|one| one.kept).map(|one| &one.place).collect();
     let (Some(first), Some(last)) = (letters.first(), letters.last()) else {
         return Ok(HashMap::new());
     };
@@ -222,7 +187,7 @@ pub(super) async fn kept(
         ..ReplayOptions::default()
     };
     let frame = open(config, store, &options).await?;
-    let columns = [TOPIC_NAME, PARTITION, OFFSET, PAYLOAD].map(ident);
+    let columns = [TOPIC_NAME, PARTITION, OFFSET, TIMESTAMP, PAYLOAD].map(ident);
     let frame = frame.filter(
         ident(PAYLOAD)
             .is_not_null()
@@ -233,55 +198,48 @@ pub(super) async fn kept(
         .map_err(&failed)?;
     let mut stream = frame.execute_stream().await.map_err(&failed)?;
     let mut found = HashMap::new();
-    let schema: SchemaRef = tamiz_schemas::dead_letters::schema();
     while let Some(rows) = stream.next().await {
-        let rows = rows.map_err(&failed)?;
-        let column = |name: &str| {
-            let data_type = schema.field_with_name(name)?.data_type();
-            cast(rows.column(rows.schema_ref().index_of(name)?), data_type)
-        };
-        let all = [TOPIC_NAME, PARTITION, OFFSET, PAYLOAD].map(column);
-        let [Ok(names), Ok(partitions), Ok(offsets), Ok(payloads)] = all else {
-            return Err(failed(DataFusionError::Internal("a column has another type".into())).into());
-        };
-        for row in 0..rows.num_rows() {
-            let place = Place {
-                at: TopicPartition {
-                    topic: names.as_string::<i32>().value(row).into(),
-                    partition: partitions.as_primitive::<Int32Type>().value(row),
-                },
-                offset: offsets.as_primitive::<Int64Type>().value(row),
-            };
-            if wanted.contains_key(&place) {
-                let payload = Some(payloads.as_binary::<i32>().value(row).to_vec());
-                found.insert(place, Message { payload, key: None });
-            }
-        }
+        payloads(&rows.map_err(&failed)?, &wanted, &mut found).map_err(|e| failed(e.into()))?;
     }
     Ok(found)
 }
 
+fn payloads(
+    rows: &RecordBatch,
+    wanted: &HashSet<&Place>,
+    found: &mut HashMap<Place, Message>,
+) -> Result<(), ArrowError> {
+    let places = Places::of(rows)?;
+    let payloads = cast(rows.column(rows.schema_ref().index_of(PAYLOAD)?), &DataType::Binary)?;
+    let payloads = payloads.as_binary::<i32>();
+    for (row, place) in places.all().enumerate() {
+        if let Some(place) = place.filter(|place| wanted.contains(place)) {
+            let payload = Some(payloads.value(row).to_vec());
+            found.insert(place, Message { payload, key: None });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::places::tests::place;
     use super::*;
 
-    #[test]
-    fn only_the_message_that_was_refused_is_taken() {
-        let letter = |payload: &[u8]| Letter {
-            place: Place {
-                at: TopicPartition {
-                    topic: "t".into(),
-                    partition: 0,
-                },
-                offset: 1,
-            },
-            timestamp: None,
+    fn letter(place: Place, payload: &[u8]) -> Letter {
+        Letter {
+            place,
             rejected_at: 0,
             day: 0,
             hash: format!("{:x}", Sha256::digest(payload)),
             bytes: payload.len() as i64,
             kept: false,
-        };
+        }
+    }
+
+    #[test]
+    fn only_the_message_that_was_refused_is_taken() {
+        let letter = |payload: &[u8]| letter(place("t", 1, None), payload);
         let message = |payload: Option<&[u8]>| Message {
             payload: payload.map(<[u8]>::to_vec),
             key: None,
@@ -292,8 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn files_of_batch_jobs_are_told_from_topics() {
-        assert!(is_file("2026/a.jsonl.zst") && is_file("b.parquet"));
-        assert!(!is_file("posts") && !is_file("posts.v1"));
+    fn a_message_is_one_letter_however_often_it_was_refused_and_one_in_its_place_is_another() {
+        let at = |offset, timestamp, rejected_at| Letter {
+            rejected_at,
+            ..letter(place("t", offset, Some(timestamp)), b"one")
+        };
+        // The first one once more, with another between them; then the first one of a topic that was made anew.
+        let letters = vec![at(1, 10, 30), at(2, 11, 20), at(1, 10, 10), at(1, 99, 40)];
+        let kept: Vec<_> = in_order(letters)
+            .into_iter()
+            .map(|one| (one.place.offset, one.place.timestamp, one.rejected_at))
+            .collect();
+        assert_eq!(kept, [(1, Some(10), 10), (2, Some(11), 20), (1, Some(99), 40)]);
     }
 }

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 use chrono::NaiveDate;
 use tamiz_schemas::columns::*;
 use tamiz_schemas::dead_letters::{DELETED, FAILED_AGAIN, PASSED};
 
-use super::letters::Place;
-use super::settle::place;
+use super::places::{Place, Places};
 use crate::table::care::{Edit, Facts};
 
 /// What a letter is marked with.
@@ -40,19 +39,7 @@ pub(super) struct Marks {
 impl Marks {
     /// The mark of each row, where it has to be written.
     fn of(&self, rows: &RecordBatch) -> Result<Vec<Option<&Mark>>, ArrowError> {
-        let column = |name: &str| {
-            rows.column(rows.schema_ref().index_of(name)?)
-                .as_any()
-                .downcast_ref::<StringArray>()
-                .ok_or_else(|| ArrowError::SchemaError(format!("`{name}` is no text")))
-        };
-        let topics = column(TOPIC_NAME)?;
-        let partitions = rows
-            .column(rows.schema_ref().index_of(PARTITION)?)
-            .as_primitive::<Int32Type>();
-        let offsets = rows
-            .column(rows.schema_ref().index_of(OFFSET)?)
-            .as_primitive::<Int64Type>();
+        let places = Places::of(rows)?;
         // A file that is older than these columns has neither.
         let outcomes = rows
             .column_by_name(OUTCOME)
@@ -65,8 +52,8 @@ impl Marks {
             // A final outcome stands, and so does one of this very replay or of a later one.
             let is_open =
                 outcome.is_none_or(|outcome| outcome == FAILED_AGAIN) && date.is_none_or(|date| date < self.at);
-            let place = || place(topics, row, partitions.value(row), offsets.value(row));
-            is_open.then(|| self.marks.get(&place())).flatten()
+            let place = is_open.then(|| places.at(row)).flatten()?;
+            self.marks.get(&place)
         };
         Ok((0..rows.num_rows()).map(mark).collect())
     }
@@ -74,7 +61,7 @@ impl Marks {
 
 impl Edit for Marks {
     fn columns(&self) -> Vec<&'static str> {
-        vec![TOPIC_NAME, PARTITION, OFFSET, OUTCOME, REPLAYED_AT]
+        vec![TOPIC_NAME, PARTITION, OFFSET, TIMESTAMP, OUTCOME, REPLAYED_AT]
     }
 
     fn concerns(&self, file: &Facts) -> bool {
@@ -148,8 +135,8 @@ mod tests {
     use serde_json::{Value, json};
     use tamiz_schemas::dead_letters::{self, PAYLOAD_GONE};
 
+    use super::super::places::tests::place;
     use super::*;
-    use crate::batch::TopicPartition;
 
     const NOW: i64 = 1_000_000;
 
@@ -168,13 +155,7 @@ mod tests {
     }
 
     fn marks(marks: Vec<(i64, Mark)>) -> Marks {
-        let place = |offset| Place {
-            at: TopicPartition {
-                topic: "t".into(),
-                partition: 0,
-            },
-            offset,
-        };
+        let place = |offset| place("t", offset, None);
         Marks {
             days: HashSet::new(),
             marks: marks.into_iter().map(|(offset, mark)| (place(offset), mark)).collect(),
@@ -241,5 +222,16 @@ mod tests {
             touched.iter().flatten().collect::<Vec<_>>(),
             [false, false, true, false]
         );
+    }
+
+    #[test]
+    fn a_mark_is_not_written_into_the_letter_of_a_message_that_came_to_lie_in_the_same_place() {
+        let mut other = letter(1, None, None);
+        other["timestamp"] = json!("2026-01-02T03:04:05Z");
+        let rows = rows(&[letter(1, None, None), other]);
+        let touched = marks(vec![(1, Mark::of(PASSED))])
+            .touches(&Facts::default(), &rows)
+            .unwrap();
+        assert_eq!(touched.iter().flatten().collect::<Vec<_>>(), [true, false]);
     }
 }

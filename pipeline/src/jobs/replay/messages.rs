@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::letters::Place;
+use super::places::Place;
 use crate::batch::TopicPartition;
 use crate::source::SourceError;
 use crate::source::kafka::{Guard, KafkaConfig};
@@ -105,9 +105,7 @@ fn one(
                 heard = Instant::now();
                 let offset = message.offset();
                 if offset == next {
-                    let place = Place { at: at.clone(), offset };
-                    let (payload, key) = (message.payload().map(<[u8]>::to_vec), message.key().map(<[u8]>::to_vec));
-                    found.insert(place, Message { payload, key });
+                    found.extend([told(at, &message)]);
                 }
                 // Those passed over were compacted away.
                 while left.next_if(|wanted| *wanted <= offset).is_some() {}
@@ -121,6 +119,19 @@ fn one(
         }
     }
     Ok(())
+}
+
+/// Where a message lies, and what is in it.
+fn told(at: &TopicPartition, message: &BorrowedMessage<'_>) -> (Place, Message) {
+    let place = Place {
+        at: at.clone(),
+        offset: message.offset(),
+        // As the source has it.
+        timestamp: message.timestamp().to_millis().map(|millis| millis * 1000),
+    };
+    let payload = message.payload().map(<[u8]>::to_vec);
+    let key = message.key().map(<[u8]>::to_vec);
+    (place, Message { payload, key })
 }
 
 /// Connections that break are mended by the client; what is said about the partition itself is not.

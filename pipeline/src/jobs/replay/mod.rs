@@ -12,8 +12,10 @@
 //! 1. A letter is taken only when the posts table's own offset of its partition is past it. Then no `run` will ever read
 //!    that message again: from here on only replays can make a post of it. Below that offset a `run` that was killed
 //!    between its two commits may still do so, and perhaps otherwise than the first time.
-//! 2. A post keeps the whereabouts of its message (`kafka`). Before rows are committed, those whose whereabouts the posts
-//!    table holds already are left out: a replay that was killed before it could write outcomes, or rule 1's `run`.
+//! 2. A post keeps the whereabouts of its message (`kafka`), with Kafka's timestamp, since a topic that is made anew counts
+//!    its offsets from zero again. Before rows are committed, those whose whereabouts the posts table holds already are left
+//!    out: a replay that was killed before it could write outcomes, or rule 1's `run`. A `batch` notes no whereabouts: what
+//!    it made of a letter's row, when it read that once more, is known by source and identifier.
 //! 3. Between that look and the commit another replay might commit the same. So each replay moves one and the same
 //!    transaction of the posts table, `{pipeline}/replay`, by one from what it was *before* the look. Of two only one can;
 //!    the other one looks again. Runs have other transactions, and are not held up.
@@ -24,10 +26,17 @@
 //! row.
 //!
 //! What the line remembers is not restored: a replayed row is no duplicate of a post that came before it.
+//!
+//! Where tombstones take posts back, a post is known by the key of its message, and the dead-letters table keeps no keys. So
+//! there messages come from Kafka even where their payloads were kept, and letters whose message is gone are left alone: a
+//! post of theirs could never be taken back.
 
+mod held;
 mod letters;
 mod marks;
 mod messages;
+mod places;
+mod replayed;
 mod settle;
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,9 +46,11 @@ use tamiz_model::Scorer;
 use tamiz_schemas::dead_letters::{DELETED, FAILED_AGAIN, PASSED, PAYLOAD_GONE, REASONS};
 use tamiz_schemas::format::PayloadFormat;
 
-use self::letters::{Letter, Place};
+use self::letters::Letter;
 use self::marks::Mark;
 use self::messages::Message;
+use self::places::Place;
+pub use self::replayed::Replayed;
 use self::settle::Settlement;
 use super::run::blocking;
 use super::{JobError, dead_letters_spec, store};
@@ -102,64 +113,6 @@ impl ReplayOptions {
     }
 }
 
-/// What became of letters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Replayed {
-    /// Posts now.
-    pub passed: u64,
-    /// Of these, those whose post was in the table already.
-    pub already: u64,
-    /// Dead letters still.
-    pub failed_again: u64,
-    /// Taken back by their sources.
-    pub deleted: u64,
-    /// Without a payload anywhere.
-    pub payload_gone: u64,
-    /// Left alone: the run that refused them is not past them yet.
-    pub unsettled: u64,
-    /// Left alone: so old that a delete of theirs may be forgotten.
-    pub forgotten: u64,
-    /// Left alone: their payload is in the files of a batch job, and was not kept.
-    pub in_files: u64,
-}
-
-impl Replayed {
-    /// For a person.
-    pub fn summary(&self, dry_run: bool) -> String {
-        let done = self.passed + self.failed_again + self.deleted + self.payload_gone;
-        let would = if dry_run { "would replay" } else { "replayed" };
-        let mut text = format!(
-            "{would} {done} dead letters: {} passed, {} failed again\n",
-            self.passed, self.failed_again
-        );
-        for (count, what) in [
-            (self.already, "of those that passed were in the table already"),
-            (self.deleted, "were taken back by their sources meanwhile"),
-            (
-                self.payload_gone,
-                "have no payload any more: Kafka no longer holds the message",
-            ),
-            (
-                self.unsettled,
-                "left alone: the pipeline is not past them yet, or another pipeline refused them",
-            ),
-            (
-                self.forgotten,
-                "left alone: older than deletes.remember_hours, their deletes may be forgotten",
-            ),
-            (
-                self.in_files,
-                "left alone: rows of a batch job whose payloads were not kept (sink.keep_payload)",
-            ),
-        ] {
-            if count > 0 {
-                text += &format!("  {count} {what}\n");
-            }
-        }
-        text
-    }
-}
-
 /// Replays dead letters of the configured tables.
 ///
 /// # Errors
@@ -186,6 +139,7 @@ pub async fn replay(
     let mut replay = Replay {
         settlement: Settlement::open(&config, &store, &line, options.dry_run).await?,
         forget_before: forget_before(&config, &store).await?,
+        needs_keys: config.input.deletes.tombstones && config.mapping()?.key.is_none(),
         config,
         store,
         line,
@@ -241,6 +195,8 @@ struct Replay {
     stop: Stop,
     settlement: Settlement,
     forget_before: i64,
+    /// Posts of a topic are taken back by the keys of their messages.
+    needs_keys: bool,
     /// Of the transactions of Kafka partitions, once the broker was asked.
     prefix: Option<String>,
     /// How far the posts table is.
@@ -275,7 +231,7 @@ impl Replay {
         if let Some(end) = self.ends.get(at) {
             return Ok(*end);
         }
-        let id = match letters::is_file(&at.topic) {
+        let id = match places::is_file(&at.topic) {
             true => app_id(&format!("{}/file", self.config.pipeline.name), at),
             false => app_id(&self.kafka_prefix().await?, at),
         };
@@ -300,10 +256,14 @@ impl Replay {
     /// Letters through the line, into the tables: all of files, or none.
     async fn chunk(&mut self, letters: Vec<Letter>) -> Result<(), JobError> {
         let messages = self.messages(&letters).await?;
+        let (letters, keyless): (Vec<_>, Vec<_>) = letters
+            .into_iter()
+            .partition(|letter| !self.is_keyless(letter, &messages));
+        self.done.keyless += keyless.len() as u64;
         let mut marks: HashMap<Place, Mark> = HashMap::new();
         let mut collector = Collector::new();
         for letter in &letters {
-            match messages.get(&letter.place).filter(|message| letter.is(message)) {
+            match message_of(letter, &messages) {
                 Some(message) => collect(&mut collector, letter, message),
                 None => drop(marks.insert(letter.place.clone(), Mark::of(PAYLOAD_GONE))),
             }
@@ -333,9 +293,18 @@ impl Replay {
         self.settlement.outcomes(&letters, marks).await
     }
 
-    /// Payloads, from the table where they were kept and otherwise from Kafka.
+    /// Whether only the key of a letter is gone.
+    fn is_keyless(&self, letter: &Letter, messages: &HashMap<Place, Message>) -> bool {
+        self.needs_keys && letter.kept && !letter.is_of_file() && message_of(letter, messages).is_none()
+    }
+
+    /// Payloads, from the table where they were kept and are enough, otherwise from Kafka.
     async fn messages(&self, letters: &[Letter]) -> Result<HashMap<Place, Message>, JobError> {
-        let mut found = letters::kept(&self.config, &self.store, letters).await?;
+        let of_files = letters.first().is_some_and(Letter::is_of_file);
+        let mut found = match self.needs_keys && !of_files {
+            true => HashMap::new(),
+            false => letters::kept(&self.config, &self.store, letters).await?,
+        };
         let mut wanted: BTreeMap<TopicPartition, Vec<i64>> = BTreeMap::new();
         // A payload of no bytes may be one that is not there: only Kafka knows.
         for letter in letters
@@ -355,12 +324,17 @@ impl Replay {
     }
 }
 
+/// The message that was refused, if it is among these.
+fn message_of<'m>(letter: &Letter, messages: &'m HashMap<Place, Message>) -> Option<&'m Message> {
+    messages.get(&letter.place).filter(|message| letter.is(message))
+}
+
 fn collect(collector: &mut Collector, letter: &Letter, message: &Message) {
     let row = RowAt {
         offset: letter.place.offset,
         expected: letter.place.offset,
         epoch: 0,
-        timestamp_micros: letter.timestamp,
+        timestamp_micros: letter.place.timestamp,
         key: message.key.as_deref(),
     };
     collector.push(&letter.place.at, row, message.payload.as_deref());

@@ -1,23 +1,23 @@
 //! Where replayed letters end: posts first, then outcomes. Why that is safe stands at the head of the job.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
-use arrow::compute::{cast, filter_record_batch, not};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, not};
 use arrow::error::ArrowError;
 use chrono::DateTime;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use tamiz_schemas::columns::*;
+use tamiz_schemas::columns::{DETAIL, REASON, STAGE};
 use tamiz_schemas::dead_letters::{DELETED, FAILED_AGAIN, PASSED};
 use tamiz_schemas::deletes;
 
-use super::letters::{Letter, Place};
+use super::held::held;
+use super::letters::Letter;
 use super::marks::{Mark, Marks};
-use crate::batch::TopicPartition;
+use super::places::{Place, Places};
 use crate::config::Config;
 use crate::deletes::{Deletes, DeletesTable, deletes_spec};
 use crate::jobs::{JobError, dead_letters_spec, posts_spec};
@@ -70,16 +70,16 @@ impl Settlement {
         marks: &mut HashMap<Place, Mark>,
     ) -> Result<u64, JobError> {
         refusals(&finished, marks)?;
-        for place in places(&finished.deletes)? {
+        for place in Places::of(&finished.deletes).map_err(defect)?.all().flatten() {
             marks.insert(place, Mark::of(PASSED));
         }
-        let all = of(&finished.post_origins);
+        let all = of(&finished.post_origins)?;
         let mut posts = finished.posts;
         let mut left = all.clone();
         // A letter may turn out to be a delete, and may mean another letter.
-        let own = Deletes::of(std::slice::from_ref(&finished.deletes)).map_err(|e| self.failed(e))?;
-        let mut goes = own.mean(&posts, None).map_err(|e| self.failed(e))?;
-        goes = arrow::compute::or(&goes, &self.taken_back(&posts).await?).map_err(|e| self.failed(e))?;
+        let own = Deletes::of(std::slice::from_ref(&finished.deletes)).map_err(defect)?;
+        let mut goes = own.mean(&posts, None).map_err(defect)?;
+        goes = arrow::compute::or(&goes, &self.taken_back(&posts).await?).map_err(defect)?;
         if finished.deletes.num_rows() > 0 && !self.dry_run {
             self.deletes.take_back(vec![finished.deletes], Vec::new()).await?;
         }
@@ -87,8 +87,8 @@ impl Settlement {
             let outcome = if goes == Some(true) { DELETED } else { PASSED };
             marks.insert(place.clone(), Mark::of(outcome));
         }
-        let stays = not(&goes).map_err(|e| self.failed(e))?;
-        posts = filter_record_batch(&posts, &stays).map_err(|e| self.failed(e))?;
+        let stays = not(&goes).map_err(defect)?;
+        posts = filter_record_batch(&posts, &stays).map_err(defect)?;
         let mut keep = stays.iter().map(|stays| stays == Some(true));
         left.retain(|_| keep.next().unwrap_or(false));
         self.commit(posts, &left).await
@@ -101,22 +101,23 @@ impl Settlement {
         }
         for _ in 0..ROUNDS {
             if self.dry_run {
-                return Ok(self.held(places).await?.len() as u64);
+                return Ok(self.held(&posts, places).await?.true_count() as u64);
             }
             // Opened anew: what it knows of the transaction must be older than the look below, never newer.
             let mut writer = TableWriter::open(&self.config.sink.posts, &self.store, self.posts.clone()).await?;
             let known = writer.next_offsets(std::slice::from_ref(&self.app_id)).await?;
             let first = known.get(&self.app_id).copied().unwrap_or(0);
-            let held = self.held(places).await?;
-            let new: BooleanArray = places.iter().map(|place| Some(!held.contains(place))).collect();
-            let rows = filter_record_batch(&posts, &new).map_err(|e| self.failed(e))?;
+            let held = self.held(&posts, places).await?;
+            let already = held.true_count() as u64;
+            let rows = not(&held).and_then(|new| filter_record_batch(&posts, &new));
+            let rows = rows.map_err(defect)?;
             if rows.num_rows() == 0 {
-                return Ok(held.len() as u64);
+                return Ok(already);
             }
             let next = first + 1;
             let txns = Txns::from([(self.app_id.clone(), TxnRange { first, next })]);
             match writer.commit(vec![rows], &txns).await? {
-                Committed::New { .. } => return Ok(held.len() as u64),
+                Committed::New { .. } => return Ok(already),
                 // Another replay has moved the transaction, to the same number or further: it may have had our letters.
                 Committed::Already | Committed::Fenced { .. } => {}
             }
@@ -126,36 +127,13 @@ impl Settlement {
         ))
     }
 
-    /// Which of these places the posts table holds.
-    async fn held(&self, places: &[Place]) -> Result<HashSet<Place>, JobError> {
+    /// Of these posts from these places, those that the posts table holds.
+    async fn held(&self, posts: &RecordBatch, places: &[Place]) -> Result<BooleanArray, JobError> {
         let address = &self.config.sink.posts;
-        let failed = |e: DataFusionError| TableError::read(address, e);
-        let mut held = HashSet::new();
         if inspect(address, &self.store, &self.posts).await? == Inspection::Absent {
-            return Ok(held);
+            return Ok(BooleanArray::from(vec![false; places.len()]));
         }
-        let wanted: HashSet<&Place> = places.iter().collect();
-        let offsets = || places.iter().map(|place| place.offset);
-        let (low, high) = (offsets().min().unwrap_or(0), offsets().max().unwrap_or(0));
-        let ctx = SessionContext::new();
-        table::register(&ctx, "posts", address, &self.store).await?;
-        // Files whose offsets lie elsewhere are skipped.
-        let query = format!(
-            "SELECT kafka['topic'] AS topic, kafka['partition'] AS \"partition\", kafka['offset'] AS \"offset\" \
-             FROM posts WHERE kafka['offset'] BETWEEN {low} AND {high}"
-        );
-        let mut rows = ctx
-            .sql(&query)
-            .await
-            .map_err(failed)?
-            .execute_stream()
-            .await
-            .map_err(failed)?;
-        while let Some(rows) = rows.next().await {
-            let found = self::places(&rows.map_err(failed)?)?;
-            held.extend(found.into_iter().filter(|place| wanted.contains(place)));
-        }
-        Ok(held)
+        held(address, &self.store, posts, places).await
     }
 
     /// Of these posts, those that their sources have taken back.
@@ -179,7 +157,7 @@ impl Settlement {
             let more = conform(&rows.map_err(failed)?, &deletes::schema())
                 .and_then(|rows| Deletes::of(&[rows])?.mean(posts, None))
                 .and_then(|more| arrow::compute::or(&goes, &more));
-            goes = more.map_err(|e| self.failed(e))?;
+            goes = more.map_err(defect)?;
         }
         Ok(goes)
     }
@@ -201,12 +179,12 @@ impl Settlement {
         edit(&self.config.sink.dead_letters, &self.store, Arc::new(marks)).await?;
         Ok(())
     }
+}
 
-    fn failed(&self, error: ArrowError) -> JobError {
-        JobError::Failed(format!(
-            "replayed rows cannot be put together ({error}); report this as a defect"
-        ))
-    }
+fn defect(error: ArrowError) -> JobError {
+    JobError::Failed(format!(
+        "replayed rows cannot be put together ({error}); report this as a defect"
+    ))
 }
 
 /// Notes the rows that the line refused once more.
@@ -221,7 +199,7 @@ fn refusals(finished: &Finished, marks: &mut HashMap<Place, Mark>) -> Result<(),
             "a dead letter has no reason; report this as a defect".into(),
         ));
     };
-    for (row, place) in of(&finished.dead_letter_origins).into_iter().enumerate() {
+    for (row, place) in of(&finished.dead_letter_origins)?.into_iter().enumerate() {
         let words = [&stages, &reasons, &details].map(|column| column.value(row).to_owned());
         let mark = Mark {
             outcome: FAILED_AGAIN,
@@ -232,45 +210,15 @@ fn refusals(finished: &Finished, marks: &mut HashMap<Place, Mark>) -> Result<(),
     Ok(())
 }
 
-fn of(origins: &Origins) -> Vec<Place> {
-    let (partitions, offsets) = (
-        origins.partitions.as_primitive::<Int32Type>(),
-        origins.offsets.as_primitive::<Int64Type>(),
-    );
-    (0..origins.topics.len())
-        .map(|row| place(&origins.topics, row, partitions.value(row), offsets.value(row)))
-        .collect()
-}
-
-pub(super) fn place(topics: &StringArray, row: usize, partition: i32, offset: i64) -> Place {
-    Place {
-        at: TopicPartition {
-            topic: topics.value(row).into(),
-            partition,
-        },
-        offset,
-    }
-}
-
-/// Topic, partition and offset of rows that have such columns; rows of files have none.
-fn places(rows: &RecordBatch) -> Result<Vec<Place>, JobError> {
-    let column = |name: &str, data_type: DataType| {
-        let missing = || JobError::Failed(format!("no column `{name}`; report this as a defect"));
-        let column = rows.column_by_name(name).ok_or_else(missing)?;
-        cast(column, &data_type).map_err(|_| missing())
-    };
-    let (topics, partitions, offsets) = (
-        column(TOPIC_NAME, DataType::Utf8)?,
-        column(PARTITION, DataType::Int32)?,
-        column(OFFSET, DataType::Int64)?,
-    );
-    let (topics, partitions, offsets) = (
-        topics.as_string::<i32>(),
-        partitions.as_primitive::<Int32Type>(),
-        offsets.as_primitive::<Int64Type>(),
-    );
-    let known = (0..rows.num_rows()).filter(|row| topics.is_valid(*row) && offsets.is_valid(*row));
-    Ok(known
-        .map(|row| place(topics, row, partitions.value(row), offsets.value(row)))
-        .collect())
+/// Where each row came from.
+fn of(origins: &Origins) -> Result<Vec<Place>, JobError> {
+    let Origins {
+        topics,
+        partitions,
+        offsets,
+        timestamps,
+    } = origins;
+    let places = Places::new([topics, partitions, offsets, timestamps]).map_err(defect)?;
+    let known = |place: Option<Place>| place.ok_or_else(|| ArrowError::SchemaError("a row has no place".into()));
+    places.all().map(known).collect::<Result<_, _>>().map_err(defect)
 }

@@ -1,9 +1,10 @@
-//! `tamiz table forget`: a person's rows leave the posts and the dead letters, and every file.
+//! `tamiz table forget`: a person's rows leave the posts, the dead letters and the deletes, and every file.
 
 use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
+use tamiz_schemas::columns::{AUTHOR, PAYLOAD, RECORDED_AT};
 
 use super::person::Person;
 use super::whose::select;
@@ -32,7 +33,7 @@ struct Told {
     erased: Erased,
 }
 
-/// Deletes an author's rows from the table and from the dead letters beside it. Never tells the author.
+/// Deletes an author's rows from the table, and from the dead letters and the deletes beside it. Never tells the author.
 ///
 /// # Errors
 /// No key for a name; no table there, or one without authors; as [`care::erase`].
@@ -53,6 +54,7 @@ pub async fn forget(
         )?,
         None => {}
     }
+    tables.extend(deletes(config, table, &store).await?);
     for table in tables {
         let columns = care::columns(&table, &store).await?;
         let Some(select) = select((&table, &store), &columns, &person, config).await? else {
@@ -60,7 +62,7 @@ pub async fn forget(
                 "the table at `{table}` has no column of authors, and no payloads"
             )));
         };
-        let is_posts = columns.iter().any(|column| column == tamiz_schemas::columns::AUTHOR);
+        let is_posts = columns.iter().any(|column| column == AUTHOR);
         let erased = care::erase(&table, &store, select, options.dry_run).await?;
         match format {
             Format::Json => json(out, &Told { table, erased })?,
@@ -77,7 +79,7 @@ async fn dead_letters(
     table: &str,
     options: &ForgetOptions,
     store: &Store,
-) -> Result<Option<String>, JobError> {
+) -> Result<Option<String>, TableError> {
     if let Some(named) = &options.dead_letters {
         return Ok(Some(named.clone()));
     }
@@ -87,13 +89,30 @@ async fn dead_letters(
         .rsplit_once('/')
         .map(|(folder, _)| format!("{folder}/dead_letters"));
     let configured = is_same(table, &config.sink.posts).then(|| config.sink.dead_letters.clone());
-    for place in configured.into_iter().chain([beside]).chain(sibling) {
+    let places = configured.into_iter().chain([beside]).chain(sibling);
+    first_with(PAYLOAD, places, (table, store)).await
+}
+
+/// The table of deletes: the configured one, or the one beside. Most feeds have none.
+async fn deletes(config: &Config, table: &str, store: &Store) -> Result<Option<String>, TableError> {
+    let beside = format!("{}_deletes", table.trim_end_matches('/'));
+    let configured = is_same(table, &config.sink.posts).then(|| config.deletes_address());
+    first_with(RECORDED_AT, configured.into_iter().chain([beside]), (table, store)).await
+}
+
+/// The first of these places where a table with that column lies, if it is another than `table`.
+async fn first_with(
+    column: &str,
+    places: impl Iterator<Item = String>,
+    (table, store): (&str, &Store),
+) -> Result<Option<String>, TableError> {
+    for place in places {
         match care::columns(&place, store).await {
-            Ok(columns) if columns.iter().any(|column| column == tamiz_schemas::columns::PAYLOAD) => {
+            Ok(columns) if columns.iter().any(|name| name == column) => {
                 return Ok((!is_same(table, &place)).then_some(place));
             }
             Ok(_) | Err(TableError::Missing { .. } | TableError::Address { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
@@ -139,8 +158,8 @@ fn text(table: &str, erased: &Erased, (is_posts, person, dry_run): (bool, &Perso
         text += &format!("note   {notable} posts of others mention this author, and stay\n");
     } else if *notable > 0 {
         text += &format!(
-            "note   {notable} dead letters stay that name this author and are another's, or cannot be searched without \
-             the author's name or the key\n"
+            "note   {notable} dead letters stay that name this author and are another's, or cannot be searched: nothing \
+             reads them, or it takes the author's name or the key\n"
         );
     }
     text

@@ -1,8 +1,8 @@
-//! Whose rows go: a person's, in posts here and in dead letters beside this.
+//! Whose rows go: a person's, in posts and deletes here and in dead letters beside this.
 //!
-//! Posts know authors by their pseudonym. The payload of a dead letter is as it came: its author is found as the input
-//! mapping says, and where that finds none, by looking for the name in the bytes. A dead letter without its payload
-//! cannot be told to be anybody's.
+//! Posts know authors by their pseudonym, and so do deletes where the author is part of a post's identifier. The payload
+//! of a dead letter is as it came: its author is found as the input mapping says, and where that finds none, by looking for
+//! the name in the bytes. A dead letter without its payload cannot be told to be anybody's.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
@@ -205,6 +205,23 @@ impl Select for Posts {
     }
 }
 
+/// Deletes of their posts, where these have the author in their identifier.
+pub(super) struct TakenBack(pub(super) Person);
+
+impl Select for TakenBack {
+    fn columns(&self) -> Vec<&'static str> {
+        vec![ID]
+    }
+
+    fn goes(&self, rows: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        let (Some(ids), Some(pseudonym)) = (text(rows, ID), &self.0.pseudonym) else {
+            return Ok(none(rows));
+        };
+        let is_theirs = |id: &str| id.contains(pseudonym.as_str());
+        Ok(ids.iter().map(|id| Some(id.is_some_and(is_theirs))).collect())
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -239,5 +256,27 @@ pub(super) mod tests {
         let person = person(Some("ñandú"), None);
         assert_eq!(person.is_named_in(br#"{"a":"\u00F1and\u00fa","#), Some(true));
         assert_eq!(person.is_named_in("{\"a\":\"ÑANDÚ\"".as_bytes()), Some(true));
+    }
+
+    #[test]
+    fn deletes_are_theirs_whose_identifier_holds_their_pseudonym() {
+        let person = person(Some("ana_b"), Some(&[7; 32]));
+        let own = format!("{}/3k", person.pseudonym.clone().unwrap());
+        let ids = StringArray::from(vec![Some(own.as_str()), Some("u_0123456789ab/3k"), Some("p-1"), None]);
+        let rows = RecordBatch::try_from_iter([(ID, std::sync::Arc::new(ids) as arrow::array::ArrayRef)]).unwrap();
+        let goes = |person: Person| {
+            TakenBack(person)
+                .goes(&rows)
+                .unwrap()
+                .iter()
+                .flatten()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(goes(person), [true, false, false, false]);
+        assert_eq!(
+            goes(super::tests::person(Some("ana_b"), None)),
+            [false; 4],
+            "without a key nobody is known"
+        );
     }
 }

@@ -11,11 +11,11 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionContext, ident};
 use futures::StreamExt;
-use tamiz_schemas::columns::{AUTHOR, ID, PAYLOAD};
+use tamiz_schemas::columns::{AUTHOR, ID, PAYLOAD, RECORDED_AT};
 use tamiz_schemas::extract::{Found, Record};
 use tamiz_schemas::format::PayloadFormat;
 
-use super::person::{Person, Posts, none};
+use super::person::{Person, Posts, TakenBack, none};
 use crate::config::{Config, ConfigError, Problem};
 use crate::flow::FlowError;
 use crate::jobs::JobError;
@@ -107,7 +107,8 @@ impl Letters {
             Some(None) => Whose::Unknown,
             None => match named {
                 Some(true) => Whose::Theirs,
-                Some(false) if !perhaps => Whose::Others { named: false },
+                // Bytes that nothing can read may hold a name in pieces, or written otherwise.
+                Some(false) if !perhaps && !self.binary => Whose::Others { named: false },
                 _ => Whose::Unknown,
             },
         }
@@ -166,7 +167,7 @@ impl Select for Letters {
     }
 }
 
-/// What is looked for in a table of such columns; `None` where rows have neither author nor payload.
+/// What is looked for in a table of such columns; `None` where rows have neither author nor payload and are no deletes.
 pub(super) async fn select(
     (table, store): (&str, &Store),
     columns: &[String],
@@ -176,6 +177,9 @@ pub(super) async fn select(
     let has = |name: &str| columns.iter().any(|column| column == name);
     if has(AUTHOR) && has(ID) {
         return Ok(Some(Arc::new(Posts::new(person.clone(), config))));
+    }
+    if has(RECORDED_AT) && has(ID) {
+        return Ok(Some(Arc::new(TakenBack(person.clone()))));
     }
     if has(PAYLOAD) {
         let letters = Letters::new(person.clone(), config)?;
@@ -239,5 +243,7 @@ mod tests {
         assert_eq!(letters.whose(b"\x06bob\x0aana_b"), Whose::Others { named: true });
         // Cut off; the length of the text that follows the name is the letter B.
         assert_eq!(letters.whose(b"\x0aana_bBcut"), Whose::Unknown);
+        // Cut off before a name: it may have been anybody's.
+        assert_eq!(letters.whose(b"\x0abo"), Whose::Unknown);
     }
 }

@@ -1,6 +1,7 @@
 //! The `[source.kafka]` section, and the client configuration that it becomes.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -68,6 +69,8 @@ const FIXED: [(&str, &str); 4] = [
 /// some milliseconds.
 const STATISTICS: &str = "statistics.interval.ms";
 const STATISTICS_MILLIS: &str = "2000";
+/// How often it must at least tell where the end of a partition is waited for: `--until-caught-up` is to end then.
+const ENDS_TOLD: RangeInclusive<u64> = 1..=10_000;
 
 impl KafkaConfig {
     /// The options that have nothing to do with security. [`KafkaConfig::client`] adds the others.
@@ -100,7 +103,12 @@ impl KafkaConfig {
             GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
             GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
         };
-        if !self.options.contains_key(STATISTICS) {
+        let tells_ends = |millis: &String| millis.parse::<u64>().is_ok_and(|millis| ENDS_TOLD.contains(&millis));
+        if self
+            .options
+            .get(STATISTICS)
+            .is_none_or(|set| tell_end && !tells_ends(set))
+        {
             client.set(STATISTICS, STATISTICS_MILLIS);
         }
         for (name, value) in FIXED {
@@ -133,5 +141,29 @@ impl KafkaConfig {
             .map(String::as_str)
             .filter(|name| FIXED.iter().any(|(fixed, _)| fixed == name))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn statistics_come_as_the_user_wants_but_often_enough_to_tell_an_end_that_is_waited_for() {
+        for (set, of_stream, until_caught_up) in [
+            (None, "2000", "2000"),
+            (Some("500"), "500", "500"),
+            (Some("0"), "0", "2000"),
+            (Some("3600000"), "3600000", "2000"),
+        ] {
+            let mut config = load(None, std::iter::empty()).unwrap().source.kafka;
+            let set = set.map(|millis: &str| (STATISTICS.to_owned(), millis.to_owned()));
+            config.options.extend(set);
+            for (tell_end, wanted) in [(false, of_stream), (true, until_caught_up)] {
+                let access = config.consumer(tell_end).unwrap();
+                assert_eq!(access.config().get(STATISTICS), Some(wanted));
+            }
+        }
     }
 }

@@ -17,7 +17,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 const HANDING_ON: Duration = Duration::from_secs(10);
 
 impl KafkaSource {
-    /// librdkafka names the partition that ended, but not its topic.
+    /// librdkafka names the partition that ended, but not its topic. With several topics the offsets tell which it was, if
+    /// nothing but messages stands at its end, and else the client's statistics; see [`KafkaSource::is_caught_up`].
     pub(super) fn note_end(&self, partition: i32, caught_up: &mut HashSet<TopicPartition>) {
         let assigned: Vec<(TopicPartition, i64)> = self
             .consumer
@@ -42,11 +43,14 @@ impl KafkaSource {
 
     /// Whether all that is ours was read.
     pub(super) fn is_caught_up(&self, caught_up: &HashSet<TopicPartition>) -> bool {
+        let lag = self.consumer.context().lag();
         let assigned = self.consumer.context().lock();
         let settled = assigned
             .first_at
             .is_some_and(|at| !assigned.positions.is_empty() || at.elapsed().as_secs() > 5);
-        settled && assigned.positions.keys().all(|at| caught_up.contains(at))
+        let several = self.topics.len() > 1;
+        let is_read = |at: &TopicPartition| caught_up.contains(at) || (several && lag.was_read_to_end(at));
+        settled && assigned.positions.keys().all(is_read)
     }
 
     /// The partitions that are not ours.

@@ -1,5 +1,9 @@
 //! What happens when partitions come and go: start offsets from the table, and a drained line before they are given up.
 
+mod start;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +16,21 @@ use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::{FirstStart, KafkaConfig};
 use super::guard::Guard;
-use super::{BROKER_TIMEOUT, Resume, kafka_error};
+use super::{Resume, kafka_error};
 use crate::batch::{Item, TopicPartition};
+use crate::observe::Lag;
 use crate::source::SourceError;
+use crate::stages::finish::now_micros;
 use crate::stats::Stats;
 
+/// How long partitions that are assigned may be asked for their offsets while they have no leader: all of them together,
+/// since the group waits meanwhile.
+const LEADERLESS: Duration = Duration::from_secs(30);
 /// How long giving up partitions waits for their rows to be committed; the table's fence guards what takes longer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -34,8 +44,11 @@ pub(super) struct Position {
 pub(super) struct Assigned {
     pub(super) positions: BTreeMap<TopicPartition, Position>,
     pub(super) revoked: Vec<TopicPartition>,
+    /// Where partitions begin that the table knows nothing of: to be written down before a restart chooses otherwise.
+    pub(super) starts: Vec<(TopicPartition, Position)>,
     pub(super) failure: Option<SourceError>,
-    epoch: u64,
+    /// Changes with every partition that comes.
+    pub(super) epoch: u64,
     pub(super) first_at: Option<Instant>,
 }
 
@@ -59,8 +72,8 @@ impl ClientContext for Handover {
 
     fn stats_raw(&self, statistics: &[u8]) {
         let watch = self.stats.watch();
-        if let Some(settled) = watch.lag.broker(statistics) {
-            watch.health.group_settled(settled);
+        if let Some(group) = watch.lag.broker(statistics) {
+            watch.health.group(group);
         }
     }
 
@@ -118,7 +131,11 @@ impl Handover {
             first_start: config.first_start,
             first_start_millis,
             out,
-            assigned: Mutex::default(),
+            // Higher than in every line before: what one of those still says of a partition is not about ours.
+            assigned: Mutex::new(Assigned {
+                epoch: now_micros().max(0) as u64,
+                ..Assigned::default()
+            }),
             guard,
             stats,
         })
@@ -133,6 +150,11 @@ impl Handover {
         self.stats.watch().health.source_turned();
     }
 
+    /// How far the table is behind, and where partitions end.
+    pub(super) fn lag(&self) -> &Lag {
+        &self.stats.watch().lag
+    }
+
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Assigned> {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,25 +162,16 @@ impl Handover {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<(), SourceError> {
         let wanted = partitions(list);
         let known = (self.resume)(&wanted).map_err(SourceError::Offsets)?;
+        let until = Instant::now() + LEADERLESS;
+        let mut taken = Vec::with_capacity(wanted.len());
         for at in &wanted {
             self.turned();
-            let (start, end) = self.start(consumer, at, known.get(at).copied())?;
+            let stored = known.get(at).copied();
+            let (start, end) = self.start(consumer, at, stored, until)?;
             list.set_partition_offset(&at.topic, at.partition, Offset::Offset(start))
                 .map_err(kafka_error("cannot set a start offset"))?;
-            let mut assigned = self.lock();
-            assigned.epoch += 1;
-            let epoch = assigned.epoch;
-            assigned
-                .positions
-                .insert(at.clone(), Position { expected: start, epoch });
-            drop(assigned);
-            self.stats.watch().lag.assigned(at, epoch, (start, end));
-            tracing::info!(
-                topic = &*at.topic,
-                partition = at.partition,
-                offset = start,
-                "partition assigned"
-            );
+            let epoch = self.take_over(at, stored, start);
+            taken.push((at, epoch, (start, end)));
         }
         self.lock().first_at.get_or_insert_with(Instant::now);
         let done = if cooperative(consumer) {
@@ -166,7 +179,31 @@ impl Handover {
         } else {
             consumer.assign(list)
         };
-        done.map_err(kafka_error("cannot take the assigned partitions"))
+        done.map_err(kafka_error("cannot take the assigned partitions"))?;
+        for (at, epoch, bounds) in taken {
+            self.lag().assigned(at, epoch, bounds);
+        }
+        Ok(())
+    }
+
+    /// Notes that the partition is ours from `start` on, under a new epoch.
+    fn take_over(&self, at: &TopicPartition, stored: Option<i64>, start: i64) -> u64 {
+        let mut assigned = self.lock();
+        assigned.epoch += 1;
+        let epoch = assigned.epoch;
+        let position = Position { expected: start, epoch };
+        assigned.positions.insert(at.clone(), position);
+        if stored.is_none() && !self.starts_at_the_beginning() {
+            assigned.starts.push((at.clone(), position));
+        }
+        drop(assigned);
+        tracing::info!(
+            topic = &*at.topic,
+            partition = at.partition,
+            offset = start,
+            "partition assigned"
+        );
+        epoch
     }
 
     /// What the table knows of partitions.
@@ -179,74 +216,16 @@ impl Handover {
         self.first_start == FirstStart::Earliest
     }
 
-    /// Where the partition goes on, and where it ends now.
-    fn start(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        at: &TopicPartition,
-        stored: Option<i64>,
-    ) -> Result<(i64, i64), SourceError> {
-        let (low, high) = consumer
-            .fetch_watermarks(&at.topic, at.partition, BROKER_TIMEOUT)
-            .map_err(kafka_error(format!(
-                "cannot ask for the offsets of `{}` [{}]",
-                at.topic, at.partition
-            )))?;
-        match stored {
-            Some(next) if next < low => Err(SourceError::Offsets(format!(
-                "`{}` [{}]: the table ends at offset {next}, but the topic now begins at {low}: {} messages were \
-                 deleted unread; restore them, or choose another `pipeline.name` to start afresh",
-                at.topic,
-                at.partition,
-                low - next
-            ))),
-            Some(next) if next > high => Err(SourceError::Offsets(format!(
-                "`{}` [{}]: the table ends at offset {next}, but the topic ends at {high}: it was made anew; \
-                 choose another `pipeline.name` to start afresh",
-                at.topic, at.partition
-            ))),
-            Some(next) => Ok((next, high)),
-            None => match self.first_start {
-                FirstStart::Earliest => Ok((low, high)),
-                FirstStart::Latest => Ok((high, high)),
-                FirstStart::Timestamp => Ok((self.at_time(consumer, at, high)?, high)),
-            },
-        }
-    }
-
-    fn at_time(&self, consumer: &BaseConsumer<Self>, at: &TopicPartition, high: i64) -> Result<i64, SourceError> {
-        let mut ask = TopicPartitionList::new();
-        let what = || {
-            format!(
-                "cannot ask for the offset of a time in `{}` [{}]",
-                at.topic, at.partition
-            )
-        };
-        ask.add_partition_offset(&at.topic, at.partition, Offset::Offset(self.first_start_millis))
-            .map_err(kafka_error(what()))?;
-        let found = consumer
-            .offsets_for_times(ask, BROKER_TIMEOUT)
-            .map_err(kafka_error(what()))?;
-        let offset = found.elements().first().map(|element| element.offset());
-        Ok(match offset {
-            Some(Offset::Offset(offset)) => offset,
-            _ => high,
-        })
-    }
-
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
         let gone = partitions(list);
         if !consumer.assignment_lost() {
             self.drain();
         }
-        let mut assigned = self.lock();
-        for at in gone {
-            tracing::info!(topic = &*at.topic, partition = at.partition, "partition revoked");
-            assigned.positions.remove(&at);
-            self.stats.watch().lag.revoked(&at);
-            assigned.revoked.push(at);
+        self.give_up(gone);
+        // The client would remember a pause, and the partition would come back with it.
+        if let Err(error) = consumer.resume(list) {
+            tracing::warn!(%error, "revoked partitions may stay paused when they come back");
         }
-        drop(assigned);
         let done = if cooperative(consumer) {
             consumer.incremental_unassign(list)
         } else {
@@ -255,22 +234,52 @@ impl Handover {
         done.map_err(kafka_error("cannot give up partitions"))
     }
 
+    /// Notes that these partitions are not ours any more.
+    fn give_up(&self, gone: Vec<TopicPartition>) {
+        let mut assigned = self.lock();
+        assigned.starts.retain(|(at, _)| !gone.contains(at));
+        for at in gone {
+            tracing::info!(topic = &*at.topic, partition = at.partition, "partition revoked");
+            if let Some(position) = assigned.positions.remove(&at) {
+                self.lag().revoked(&at, position.epoch);
+            }
+            assigned.revoked.push(at);
+        }
+    }
+
     /// Has all that was sent committed, so that the next owner starts behind it.
     pub(super) fn drain(&self) {
+        self.drain_within(DRAIN_TIMEOUT);
+    }
+
+    fn drain_within(&self, limit: Duration) {
+        let until = Instant::now() + limit;
         let (done, mut committed) = oneshot::channel();
-        if self.out.blocking_send(Item::Flush(done)).is_err() {
-            return;
-        }
-        let until = Instant::now() + DRAIN_TIMEOUT;
-        while Instant::now() < until {
-            match committed.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => {
-                    self.turned();
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                _ => return,
+        let mut flush = Item::Flush(done);
+        while let Err(refused) = self.out.try_send(flush) {
+            match refused {
+                TrySendError::Full(back) => flush = back,
+                TrySendError::Closed(_) => return,
+            }
+            if !self.waits(until) {
+                return;
             }
         }
-        tracing::warn!("rows of revoked partitions are not committed yet: the next owner will read them again");
+        while let Err(oneshot::error::TryRecvError::Empty) = committed.try_recv() {
+            if !self.waits(until) {
+                return;
+            }
+        }
+    }
+
+    /// Waits a moment for the line; `false`, with a word, once time is up.
+    fn waits(&self, until: Instant) -> bool {
+        if Instant::now() >= until {
+            tracing::warn!("rows of revoked partitions are not committed yet: the next owner will read them again");
+            return false;
+        }
+        self.turned();
+        std::thread::sleep(Duration::from_millis(5));
+        true
     }
 }

@@ -12,6 +12,7 @@ mod guard;
 mod handover;
 mod probe;
 mod security;
+mod share;
 mod tokens;
 mod trouble;
 
@@ -24,7 +25,7 @@ use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use access::Access;
 pub use config::{FirstStart, GroupProtocol, KafkaConfig};
@@ -41,8 +42,6 @@ use handover::Handover;
 
 /// How long the broker may take to answer a question about a topic.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Without budget, polling is held back this long before the partitions are paused: a pause throws prefetched data away.
-const PAUSE_AFTER: Duration = Duration::from_secs(2);
 /// How often the group's offsets are brought up to the table's.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -102,7 +101,7 @@ impl KafkaSource {
         let access = config.consumer(parts.until_caught_up)?;
         let handover = Handover::new(config, access.guard(), parts.resume, parts.out.clone(), parts.stats)?;
         let consumer: BaseConsumer<Handover> = access.open(handover)?;
-        check_topics(&consumer, consumer.context().guard(), config)?;
+        check_topics(&consumer, consumer.context().guard(), config, None)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         consumer
             .subscribe(&topics)
@@ -140,11 +139,11 @@ impl KafkaSource {
                 continue;
             }
             let message = self.consumer.poll(self.limits.linger.min(Duration::from_millis(50)));
-            self.forget_revoked(&mut collector, &mut caught_up);
+            self.follow_assignment(&mut collector, &mut caught_up);
             self.take_in(message, &mut collector, &mut caught_up)?;
             let done = self.until_caught_up && self.is_caught_up(&caught_up);
-            let over = done && collector.rows() == 0 && others.are_done(&self);
-            if collector.is_due(&self.limits) || (done && collector.rows() > 0) {
+            let over = done && collector.is_empty() && others.are_done(&self);
+            if collector.is_due(&self.limits) || (done && !collector.is_empty()) {
                 self.hand_over(&mut collector, &mut share, &mut caught_up)?;
             }
             if reported.elapsed() > REPORT_EVERY {
@@ -155,59 +154,13 @@ impl KafkaSource {
                 break;
             }
         }
-        if collector.rows() > 0 && !self.out.is_closed() {
+        if !collector.is_empty() && !self.out.is_closed() {
             self.hand_over(&mut collector, &mut share, &mut caught_up)?;
         }
         // The group's offsets are to be the table's when the consumer leaves.
         self.consumer.context().drain();
         self.report(CommitMode::Sync);
         Ok(())
-    }
-
-    /// A share for a batch; while there is none, the group must still hear from us.
-    fn wait_for_share(
-        &self,
-        bytes: usize,
-        (collector, caught_up): (&mut Collector, &mut HashSet<TopicPartition>),
-        give_up: impl Fn() -> bool,
-    ) -> Result<Option<Permit>, SourceError> {
-        let started = Instant::now();
-        let mut paused = None;
-        let share = loop {
-            self.consumer.context().turned();
-            if self.out.capacity() > 0
-                && let Some(share) = self.budget.try_take(bytes)
-            {
-                break Some(share);
-            }
-            if give_up() || self.out.is_closed() {
-                break None;
-            }
-            if started.elapsed() < PAUSE_AFTER {
-                std::thread::sleep(Duration::from_millis(1));
-                continue;
-            }
-            if paused.is_none() {
-                let list = self
-                    .consumer
-                    .assignment()
-                    .map_err(kafka_error("cannot list assigned partitions"))?;
-                self.consumer.pause(&list).map_err(kafka_error("cannot pause"))?;
-                tracing::debug!("paused: the byte budget is spent");
-                paused = Some(list);
-            }
-            let message = self.consumer.poll(Duration::from_millis(50));
-            self.forget_revoked(collector, caught_up);
-            self.take_in(message, collector, caught_up)?;
-        };
-        if paused.is_some() {
-            let list = self
-                .consumer
-                .assignment()
-                .map_err(kafka_error("cannot list assigned partitions"))?;
-            self.consumer.resume(&list).map_err(kafka_error("cannot resume"))?;
-        }
-        Ok(share)
     }
 
     fn take_in(
@@ -267,17 +220,31 @@ impl KafkaSource {
             }
         };
         // Its partitions may be another's by now.
-        if let Some(permit) = permit.filter(|_| collector.rows() > 0) {
+        if let Some(permit) = permit.filter(|_| !collector.is_empty()) {
+            let has_starts = collector.has_starts();
             super::send(&self.out, Item::Batch(Box::new(collector.take(permit))));
+            if has_starts {
+                // After a crash before the first commit, reading would begin behind what arrived meanwhile. Nobody waits
+                // for the answer; where the line has no room, the commit by age must do.
+                let (done, _) = oneshot::channel();
+                let _ = self.out.try_send(Item::Flush(done));
+            }
         }
         Ok(())
     }
 
-    fn forget_revoked(&self, collector: &mut Collector, caught_up: &mut HashSet<TopicPartition>) {
-        let revoked = std::mem::take(&mut self.consumer.context().lock().revoked);
+    /// Drops what was read of partitions that went away, and takes up where those begin that came.
+    fn follow_assignment(&self, collector: &mut Collector, caught_up: &mut HashSet<TopicPartition>) {
+        let mut assigned = self.consumer.context().lock();
+        let revoked = std::mem::take(&mut assigned.revoked);
+        let starts = std::mem::take(&mut assigned.starts);
+        drop(assigned);
         if !revoked.is_empty() {
             collector.discard(&revoked);
             caught_up.retain(|at| !revoked.contains(at));
+        }
+        for (at, position) in starts {
+            collector.start(&at, position.expected, position.epoch);
         }
     }
 
@@ -328,37 +295,55 @@ fn judge(error: KafkaError, guard: &Guard) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// Fails with one sentence if no broker answers or a topic is missing.
+/// Fails if no broker answers, or with all the topics that are missing; `letters` is that of dead letters.
 fn check_topics<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     guard: &Guard,
     config: &KafkaConfig,
+    letters: Option<&str>,
 ) -> Result<(), SourceError> {
-    for topic in &config.topics {
+    let read = config
+        .topics
+        .iter()
+        .map(|topic| (topic.as_str(), "source.kafka.topics"));
+    let written = letters.map(|topic| (topic, "sink.dead_letter_topic.topic"));
+    let mut missing = Vec::new();
+    for (topic, key) in read.chain(written) {
         let metadata = guard.ask(
             |time| drop(consumer.poll(time)),
             |time| consumer.fetch_metadata(Some(topic), time),
         )?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         if found.is_none_or(|found| found.error().is_some() || found.partitions().is_empty()) {
-            return Err(SourceError::Kafka {
-                what: format!(
-                    "topic `{topic}` does not exist at {}: create it, or mend `source.kafka.topics`",
-                    config.brokers
-                ),
-                cause: "unknown topic".into(),
-            });
+            missing.push(format!(
+                "topic `{topic}` does not exist at {}: create it, or mend `{key}`",
+                config.brokers
+            ));
         }
     }
-    Ok(())
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(SourceError::Kafka {
+        what: missing.join("; "),
+        cause: "unknown topic".into(),
+    })
 }
 
 /// The cluster's id, part of the name under which the table keeps offsets, if a broker answers and the topics exist.
 /// Blocks.
 ///
 /// # Errors
-/// The configuration cannot be used, no broker answers or lets us in, a topic is missing.
+/// The configuration cannot be used, no broker answers or lets us in, topics are missing.
 pub fn reach(config: &KafkaConfig) -> Result<String, SourceError> {
+    reach_with(config, None)
+}
+
+/// As [`reach`], where the topic that dead letters go to must exist as well.
+///
+/// # Errors
+/// As [`reach`]'s.
+pub fn reach_with(config: &KafkaConfig, letters: Option<&str>) -> Result<String, SourceError> {
     let access = config.client()?;
     let consumer: BaseConsumer<Guard> = access.open(access.guard())?;
     let guard = consumer.context();
@@ -369,6 +354,6 @@ pub fn reach(config: &KafkaConfig) -> Result<String, SourceError> {
             id.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut))
         },
     )?;
-    check_topics(&consumer, guard, config)?;
+    check_topics(&consumer, guard, config, letters)?;
     Ok(cluster)
 }

@@ -18,8 +18,9 @@ use uuid::Uuid;
 use super::table::{DataFile, Table};
 use crate::table::error::TableError;
 use crate::table::marks;
+use crate::table::retries::{MAX_ATTEMPTS, backoff};
 use crate::table::stage::Staged;
-use crate::table::writer::{MAX_ATTEMPTS, Txns, backoff};
+use crate::table::writer::Txns;
 
 /// How often another writer may take the version before this gives up. Each time something went in, so none is stuck.
 const MAX_OVERTAKEN: u32 = 200;

@@ -89,8 +89,8 @@ pub async fn edit(address: &str, store: &Store, edit: Arc<dyn Edit>) -> Result<E
             .into_iter()
             .filter(|file| clean.insert(file.add.path.clone()))
             .collect();
-        let dirty = look(&table, &edit, new, &mut done).await?;
-        if dirty.is_empty() {
+        let Looked { dirty, overtaken } = look(&mut table, &edit, new, &mut done).await?;
+        if dirty.is_empty() && !overtaken {
             return Ok(done);
         }
         let found: HashMap<String, u64> = dirty
@@ -119,22 +119,49 @@ pub async fn edit(address: &str, store: &Store, edit: Arc<dyn Edit>) -> Result<E
     })
 }
 
-/// The files that hold such rows, with their number.
+/// What a look into files found.
+struct Looked {
+    /// Those that hold such rows, with their number.
+    dirty: Vec<(DataFile, u64)>,
+    /// Another process took some out before they were looked into: what it made of them is new to the next round.
+    overtaken: bool,
+}
+
 async fn look(
-    table: &Table,
+    table: &mut Table,
     edit: &Arc<dyn Edit>,
     files: Vec<DataFile>,
     done: &mut Edited,
-) -> Result<Vec<(DataFile, u64)>, TableError> {
+) -> Result<Looked, TableError> {
     let files: Vec<DataFile> = files.into_iter().filter(|file| edit.concerns(&facts(file))).collect();
     done.looked += files.len();
+    let (mut dirty, mut gone) = (Vec::new(), Vec::new());
+    for (file, rows) in each(table, edit, files).await? {
+        match rows {
+            Some(0) => {}
+            Some(rows) => dirty.push((file, rows)),
+            None => gone.push(file),
+        }
+    }
+    table.excuse(&gone).await?;
+    let overtaken = !gone.is_empty();
+    Ok(Looked { dirty, overtaken })
+}
+
+/// Files with the number of such rows; `None` for one that is not there.
+async fn each(
+    table: &Table,
+    edit: &Arc<dyn Edit>,
+    files: Vec<DataFile>,
+) -> Result<Vec<(DataFile, Option<u64>)>, TableError> {
     let looks = files.into_iter().map(|file| async move {
         let look = Look {
             edit: Arc::clone(edit),
             facts: facts(&file),
         };
         match search(table, (&file.path, file.size()), &look, false).await {
-            Ok(found) => Ok((file, found.goes)),
+            Ok(found) => Ok((file, Some(found.goes))),
+            Err(Miss::Gone) => Ok((file, None)),
             Err(Miss::Store(error)) => Err(TableError::of("read a data file of", table.address(), error)),
             Err(miss) => Err(TableError::Damaged {
                 address: table.address().to_owned(),
@@ -143,8 +170,7 @@ async fn look(
             }),
         }
     });
-    let found: Vec<(DataFile, u64)> = stream::iter(looks).buffered(IN_FLIGHT).try_collect().await?;
-    Ok(found.into_iter().filter(|(_, rows)| *rows > 0).collect())
+    stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
 }
 
 fn facts(file: &DataFile) -> Facts {

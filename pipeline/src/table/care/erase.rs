@@ -106,11 +106,11 @@ pub async fn erase(address: &str, store: &Store, select: Arc<dyn Select>, dry_ru
         doomed: Vec::new(),
     };
     for round in 0.. {
-        let dirty = work.look(&table).await?;
-        if dirty.is_empty() {
+        let Looked { dirty, overtaken } = work.look(&mut table).await?;
+        if dirty.is_empty() && !overtaken {
             break;
         }
-        if dry_run {
+        if dry_run && !overtaken {
             work.done.files = dirty.len();
             return Ok(work.done);
         }
@@ -120,13 +120,23 @@ pub async fn erase(address: &str, store: &Store, select: Arc<dyn Select>, dry_ru
                 problem: "rows to be erased keep coming: stop the writers and repeat it".to_owned(),
             });
         }
-        work.rewrite(&mut table, &rewriter, dirty).await?;
+        if !dry_run {
+            work.rewrite(&mut table, &rewriter, dirty).await?;
+        }
         table.refresh().await?;
     }
     if !dry_run {
         work.sweep(&mut table).await?;
     }
     Ok(work.done)
+}
+
+/// What a look into files found.
+struct Looked {
+    /// Those that have to be written anew.
+    dirty: Vec<(DataFile, Found)>,
+    /// Another process took some out before they were looked into: what it made of them is new to the next round.
+    overtaken: bool,
 }
 
 struct Work {
@@ -139,8 +149,8 @@ struct Work {
 }
 
 impl Work {
-    /// The files of the table that have to be written anew.
-    async fn look(&mut self, table: &Table) -> Result<Vec<(DataFile, Found)>, TableError> {
+    /// Looks into the files of the table that are new, or into all where that is needed.
+    async fn look(&mut self, table: &mut Table) -> Result<Looked, TableError> {
         let files = table.files()?;
         let new: Vec<&DataFile> = files
             .iter()
@@ -148,11 +158,15 @@ impl Work {
             .collect();
         let remembered = self.each(table, &new, true).await?;
         // New rows to go may be referred to anywhere.
-        let grew = remembered.iter().any(|found| found.goes > 0);
+        let grew = remembered.iter().flatten().any(|found| found.goes > 0);
         let again: Vec<&DataFile> = if grew { files.iter().collect() } else { new };
         let found = self.each(table, &again, false).await?;
-        let mut dirty = Vec::new();
+        let (mut dirty, mut gone) = (Vec::new(), Vec::new());
         for (file, found) in again.into_iter().zip(found) {
+            let Some(found) = found else {
+                gone.push(file.clone());
+                continue;
+            };
             if found.goes + found.refers > 0 {
                 self.clean.remove(&file.add.path);
                 dirty.push((file.clone(), found));
@@ -160,20 +174,24 @@ impl Work {
                 self.done.notable += found.notable;
             }
         }
-        Ok(dirty)
+        table.excuse(&gone).await?;
+        let overtaken = !gone.is_empty();
+        Ok(Looked { dirty, overtaken })
     }
 
-    async fn each(&self, table: &Table, files: &[&DataFile], remember: bool) -> Result<Vec<Found>, TableError> {
+    /// What each file holds; `None` for one that is not there.
+    async fn each(&self, table: &Table, files: &[&DataFile], remember: bool) -> Result<Vec<Option<Found>>, TableError> {
         let looks = files.iter().map(|file| async move {
-            let found = search(table, (&file.path, file.size()), self.select.as_ref(), remember).await;
-            found.map_err(|miss| match miss {
-                Miss::Store(error) => TableError::of("read a data file of", table.address(), error),
-                Miss::Gone | Miss::Unreadable(_) => TableError::Damaged {
+            match search(table, (&file.path, file.size()), self.select.as_ref(), remember).await {
+                Ok(found) => Ok(Some(found)),
+                Err(Miss::Gone) => Ok(None),
+                Err(Miss::Store(error)) => Err(TableError::of("read a data file of", table.address(), error)),
+                Err(miss @ Miss::Unreadable(_)) => Err(TableError::Damaged {
                     address: table.address().to_owned(),
                     path: file.add.path.clone(),
                     problem: miss.to_string(),
-                },
-            })
+                }),
+            }
         });
         stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
     }

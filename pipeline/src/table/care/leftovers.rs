@@ -1,12 +1,14 @@
 //! Left-overs of staging on the local file system: `name#digits`, a file that a crash kept from getting its name.
 //!
 //! Object stores have none, and listings of the local store leave them out: only a walk through the folder finds them.
+//! Tables in folders below have theirs cleared away by themselves.
 
 use std::fs;
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::aside;
 use crate::table::error::TableError;
 use crate::table::store::Location;
 
@@ -77,11 +79,14 @@ fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn walk(folder: &FilePath, age: Duration) -> io::Result<Vec<Leftover>> {
+fn walk(root: &FilePath, age: Duration) -> io::Result<Vec<Leftover>> {
     let now = SystemTime::now();
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
+        if is_another_table(root, &folder) {
+            continue;
+        }
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             // Somebody removes empty folders meanwhile.
@@ -106,6 +111,11 @@ fn walk(folder: &FilePath, age: Duration) -> io::Result<Vec<Leftover>> {
         }
     }
     Ok(found)
+}
+
+/// A folder below with a log, unless that log was set aside.
+fn is_another_table(root: &FilePath, folder: &FilePath) -> bool {
+    folder != root && !folder.starts_with(root.join(aside::FOLDER)) && folder.join("_delta_log").is_dir()
 }
 
 /// `#` and digits at the end.

@@ -16,6 +16,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tamiz_schemas::columns::DATE;
 
+use super::search::Miss;
 use crate::table::encode::sha256;
 use crate::table::error::TableError;
 use crate::table::marks;
@@ -69,6 +70,26 @@ impl Table {
     pub(super) async fn refresh(&mut self) -> Result<(), TableError> {
         let updated = self.state.update(&self.location.log_store, None).await;
         updated.map_err(|e| TableError::of("read the log of", self.address(), e))
+    }
+
+    /// Excuses files that were not there when they were looked into, where another process has taken them out of the
+    /// table meanwhile: some delete at once what they take out. Sees what was committed since.
+    ///
+    /// # Errors
+    /// One that the table still holds is damage.
+    pub(super) async fn excuse(&mut self, missing: &[DataFile]) -> Result<(), TableError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.refresh().await?;
+        match missing.iter().find(|file| self.holds(std::slice::from_ref(*file))) {
+            None => Ok(()),
+            Some(file) => Err(TableError::Damaged {
+                address: self.address().to_owned(),
+                path: file.add.path.clone(),
+                problem: Miss::Gone.to_string(),
+            }),
+        }
     }
 
     /// The data files of the newest version seen, oldest first.

@@ -3,9 +3,10 @@
 //! Three kinds go: files that the log took out, files that never came to be named (a crash between staging and commit),
 //! and staging files of the local store that never got their name. Each only when it is older than the retention, which
 //! is what keeps files that a writer has staged and is about to commit. Only Parquet files are touched, none below a
-//! name that begins with `_` or `.`, save what `doctor` has set aside. The log is not changed.
+//! name that begins with `_` or `.`, save what `doctor` has set aside, and none of a table that lies in a folder below.
+//! The log is not changed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -100,16 +101,30 @@ pub async fn vacuum(address: &str, store: &Store, options: &VacuumOptions) -> Re
     Ok(done)
 }
 
-/// Every Parquet file of the table outside of the log, with those set aside.
+/// Every Parquet file of the table outside of the log, with those set aside; none of tables in folders below.
 pub(super) async fn list(table: &Table) -> Result<Vec<ObjectMeta>, TableError> {
-    let listed: Vec<ObjectMeta> = table
-        .store
-        .list(None)
-        .try_filter(|file| std::future::ready(is_data(&file.location)))
-        .try_collect()
-        .await
-        .map_err(|e| TableError::of("list", table.address(), e))?;
-    Ok(listed)
+    let failed = |e: object_store::Error| TableError::of("list", table.address(), e);
+    let (mut files, mut nested) = (Vec::new(), BTreeSet::new());
+    let mut listed = table.store.list(None);
+    while let Some(file) = listed.try_next().await.map_err(failed)? {
+        nested.extend(nested_table(&file.location).map(str::to_owned));
+        if is_data(&file.location) {
+            files.push(file);
+        }
+    }
+    let lies_below = |path: &Path, folder: &String| {
+        let rest = path.as_ref().strip_prefix(folder.as_str());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    files.retain(|file| !nested.iter().any(|folder| lies_below(&file.location, folder)));
+    Ok(files)
+}
+
+/// The folder of another table below this one, by the path of a file of its log. A log that was set aside makes no table.
+fn nested_table(path: &Path) -> Option<&str> {
+    let (folder, _) = path.as_ref().split_once("/_delta_log/")?;
+    let top = folder.split('/').next();
+    (top != Some(aside::FOLDER)).then_some(folder)
 }
 
 pub(super) fn is_data(path: &Path) -> bool {
@@ -154,4 +169,22 @@ async fn needed(table: &Table, cutoff: DateTime<Utc>, retention: Duration) -> Re
         }
     }
     Ok(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_in_a_folder_below_makes_that_folder_another_table() {
+        let check = |path: &str, expected: Option<&str>| {
+            assert_eq!(nested_table(&Path::parse(path).unwrap()), expected, "{path}");
+        };
+        check("dead/_delta_log/00000000000000000000.json", Some("dead"));
+        check("a/b/_delta_log/1.checkpoint.parquet", Some("a/b"));
+        check("a/_delta_log/x/_delta_log/1.json", Some("a"));
+        check("_delta_log/00000000000000000000.json", None);
+        check("_tamiz_aside/20260102T030405Z/_delta_log/1.json", None);
+        check("date=2026-01-02/a_delta_log/b.parquet", None);
+    }
 }

@@ -1,5 +1,7 @@
 //! Rows and offsets go in together, once.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,6 +113,56 @@ async fn a_writer_that_fell_behind_is_fenced() {
         }
     );
     assert_eq!(files(dir.path()).len(), staged);
+    assert_eq!(counts(&address).await, (15, 15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_rested_looks_at_the_table_before_it_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let mut rested = TableWriter::open(&address, &store(), spec()).await.unwrap();
+    let mut other = TableWriter::open(&address, &store(), spec()).await.unwrap();
+    let range = txns([("p/0", 0, 10)]);
+    other.commit(vec![rows(0, 10, 1, &["x"])], &range).await.unwrap();
+    rested.looked = Instant::now().checked_sub(Duration::from_secs(3_600)).unwrap();
+    let before = files(dir.path());
+    let ended = rested.commit(vec![rows(0, 10, 1, &["x"])], &range).await.unwrap();
+    assert_eq!((ended, rested.version()), (Committed::Already, 1));
+    assert_eq!(files(dir.path()), before, "nothing was staged in vain");
+    assert_eq!(counts(&address).await, (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_below_the_offset_go_in_without_moving_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let mut writer = TableWriter::open(&address, &store(), spec()).await.unwrap();
+    writer
+        .commit(vec![rows(0, 10, 1, &["x"])], &txns([("p/0", 0, 20)]))
+        .await
+        .unwrap();
+    let still = txns([("p/0", 20, 20)]);
+    let outcome = writer.commit(vec![rows(10, 5, 1, &["x"])], &still).await.unwrap();
+    assert!(matches!(outcome, Committed::New { rows: 5, .. }), "{outcome:?}");
+    let empty = vec![rows(0, 0, 1, &["x"])];
+    assert_eq!(writer.commit(empty, &still).await.unwrap(), Committed::Already);
+    assert_eq!(
+        writer.next_offsets(&["p/0".to_owned()]).await.unwrap(),
+        BTreeMap::from([("p/0".to_owned(), 20)])
+    );
+    // An id that the table does not know yet is noted, without rows as well.
+    let start = writer.commit(Vec::new(), &txns([("p/1", 7, 7)])).await.unwrap();
+    assert!(matches!(start, Committed::New { files: 0, .. }), "{start:?}");
+    let known = writer.next_offsets(&["p/1".to_owned()]).await.unwrap();
+    assert_eq!(known, BTreeMap::from([("p/1".to_owned(), 7)]));
+    // Where another has moved the offset meanwhile, rows are somebody else's to write.
+    let moved = txns([("p/0", 15, 15)]);
+    let outcome = writer.commit(vec![rows(15, 1, 1, &["x"])], &moved).await.unwrap();
+    let fenced = Committed::Fenced {
+        app_id: "p/0".to_owned(),
+        version: 20,
+    };
+    assert_eq!(outcome, fenced);
     assert_eq!(counts(&address).await, (15, 15));
 }
 

@@ -14,7 +14,7 @@ use object_store::{
 
 use super::*;
 
-/// What happens to the writes of log entries, and to the 3rd data file of a commit.
+/// What happens to log entries and data files.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fault {
     /// The entry is not written.
@@ -25,6 +25,10 @@ pub(super) enum Fault {
     SucceedsAndIsTaken,
     /// Data files: no space.
     DiskFull,
+    /// Data files are not written.
+    DataFails,
+    /// Log entries are not read.
+    ReadFails,
 }
 
 /// The local file system with a number of faults ahead.
@@ -62,6 +66,10 @@ impl fmt::Display for Faulty {
     }
 }
 
+fn is_entry(location: &Location) -> bool {
+    location.as_ref().contains("_delta_log") && location.as_ref().ends_with(".json")
+}
+
 fn broken() -> Error {
     Error::Generic {
         store: "Faulty",
@@ -72,7 +80,6 @@ fn broken() -> Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Location, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let is_entry = location.as_ref().contains("_delta_log") && location.as_ref().ends_with(".json");
         let is_data = location.as_ref().ends_with(".zstd.parquet");
         if self.fault == Fault::DiskFull && is_data && self.strikes() {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
@@ -81,7 +88,11 @@ impl ObjectStore for Faulty {
                 source: full.into(),
             });
         }
-        if self.fault == Fault::DiskFull || !is_entry || !self.strikes() {
+        if self.fault == Fault::DataFails && is_data && self.strikes() {
+            return Err(broken());
+        }
+        let elsewhere = matches!(self.fault, Fault::DiskFull | Fault::DataFails | Fault::ReadFails);
+        if elsewhere || !is_entry(location) || !self.strikes() {
             return self.files.put_opts(location, payload, options).await;
         }
         if self.fault == Fault::Fails {
@@ -106,6 +117,9 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Location, options: GetOptions) -> Result<GetResult> {
+        if self.fault == Fault::ReadFails && is_entry(location) && self.strikes() {
+            return Err(broken());
+        }
         self.files.get_opts(location, options).await
     }
 
@@ -189,6 +203,47 @@ async fn a_log_write_that_succeeded_and_errored_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_write_whose_answer_got_lost_counts_once() {
     check(Fault::SucceedsAndIsTaken, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_file_that_could_not_be_written_is_tried_again() {
+    check(Fault::DataFails, 1).await;
+    check(Fault::DataFails, 3).await;
+}
+
+/// A writer, and what it counts.
+async fn counting(address: &str, store: &Store) -> (TableWriter, Arc<Retries>) {
+    let mut writer = TableWriter::open(address, store, spec()).await.unwrap();
+    let retries = Arc::new(Retries::default());
+    writer.count_retries(Arc::clone(&retries));
+    (writer, retries)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_could_not_be_read_is_read_again_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let ids = ["p/0".to_owned()];
+    let (store, faulty) = Faulty::store(Fault::ReadFails);
+    let (mut writer, _) = counting(&address, &store).await;
+    writer
+        .commit(vec![rows(0, 10, 1, &["x"])], &txns([("p/0", 0, 10)]))
+        .await
+        .unwrap();
+    let (writer, retries) = counting(&address, &store).await;
+    faulty.arm(1);
+    assert_eq!(writer.next_offsets(&ids).await.unwrap()["p/0"], 10);
+    assert_eq!((retries.read().faults, faulty.ahead.load(Ordering::SeqCst)), (1, 0));
+    // A writer that does not know yet where the table stands reads it before it stages.
+    let (mut writer, retries) = counting(&address, &store).await;
+    faulty.arm(1);
+    let outcome = writer
+        .commit(vec![rows(10, 10, 1, &["x"])], &txns([("p/0", 10, 20)]))
+        .await
+        .unwrap();
+    assert!(matches!(outcome, Committed::New { rows: 10, .. }), "{outcome:?}");
+    assert_eq!((retries.read().faults, faulty.ahead.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!(counts(&address).await, (20, 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,33 @@ async fn what_a_writer_has_staged_stays_until_it_is_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_a_folder_below_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let below = format!("{address}/dead_letters");
+    commits(&address, 0, 2, 1).await;
+    commits(&below, 0, 51, 1).await;
+    assert!(Path::new(&below).join("_delta_log/_last_checkpoint").exists());
+    let leftover = Path::new(&below).join("date=2026-01-01/source=x/part-1.zstd.parquet#17");
+    let own = Path::new(&address).join("date=2026-01-01/source=x/part-1.zstd.parquet#18");
+    for path in [&leftover, &own] {
+        std::fs::write(path, "x").unwrap();
+        age(path, 200);
+    }
+    let before = files(Path::new(&below));
+    let done = vacuum(&address, &store(), &at_once()).await.unwrap();
+    assert_eq!((done.files, done.kept, done.leftovers), (0, 0, 1), "{done:?}");
+    assert!(!own.exists());
+    let all = Arc::new(super::erasing::Tokens(0..1_000));
+    let done = erase(&address, &store(), all, false).await.unwrap();
+    assert_eq!((done.rows, counts(&address).await), (20, (0, 0)));
+    assert!(files(Path::new(&below)) == before, "files of the table below are gone");
+    assert_eq!(counts(&below).await, (510, 510));
+    // Its own vacuum clears it away.
+    assert_eq!(vacuum(&below, &store(), &at_once()).await.unwrap().leftovers, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retention_shorter_than_staging_has_to_be_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let address = address(&dir);

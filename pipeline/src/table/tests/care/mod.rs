@@ -2,6 +2,7 @@
 
 mod clearing;
 pub(super) mod erasing;
+mod meanwhile;
 mod mending;
 mod packing;
 
