@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, set_temperature};
+use crate::checkpoint::{Checkpoint, set_calibration};
 use crate::data::{Selection, read_labelled};
 use crate::device::DeviceChoice;
 use crate::error::ModelError;
-use crate::scores::{best_of, softmax};
+use crate::scores::{Head, best_of, softmax};
 
 /// Bins of confidence, equally wide, as in Guo et al. 2017 (arXiv:1706.04599).
 pub(crate) const BINS: usize = 15;
@@ -97,52 +97,132 @@ pub struct Calibrated {
     pub temperature_before: f32,
     /// What they are divided by now.
     pub temperature: f32,
+    /// What was added to them, label by label; empty where only the temperature was fitted.
+    pub shift: Vec<f32>,
     /// How well it was calibrated on these texts.
     pub before: Calibration,
     /// How well it is.
     pub after: Calibration,
 }
 
-/// Fits one head's temperature on labelled texts, which should be a validation set, and writes it to the checkpoint.
+/// What [`calibrate`] fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fit {
+    /// The temperature: no label changes.
+    #[default]
+    Temperature,
+    /// Also what is added to each label's logit, until the mean probability of each label is its share of the texts. A head that was
+    /// trained with its rare labels raised predicts them too often, and this takes it back (vector scaling with one temperature, Guo et
+    /// al. 2017, section 4.2). Labels change, so fit it on texts like those to come.
+    TemperatureAndShares,
+}
+
+/// How [`calibrate`] goes about it.
+#[derive(Debug, Clone, Default)]
+pub struct CalibrateOptions {
+    /// The head.
+    pub head: String,
+    /// Which of the file's rows count and what their labels are called.
+    pub selection: Selection,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// What to fit.
+    pub fit: Fit,
+}
+
+/// Fits one head's temperature, and its shares where asked for, on labelled texts, which should be a validation set, and writes it to
+/// the checkpoint.
 ///
 /// # Errors
-/// When the checkpoint, the head, the file or the label map cannot be used, scoring fails, or the folder cannot be written.
-pub fn calibrate(
-    dir: &Path,
-    data: &Path,
-    head: &str,
-    selection: &Selection,
-    device: DeviceChoice,
-) -> Result<Calibrated, ModelError> {
+/// When the checkpoint, the head, the file or the label map cannot be used, shares are to be fitted and a label is left out or does
+/// not occur, scoring fails, or the folder cannot be written.
+pub fn calibrate(dir: &Path, data: &Path, options: &CalibrateOptions) -> Result<Calibrated, ModelError> {
+    let CalibrateOptions { head, selection, .. } = options;
     let checkpoint = Checkpoint::open(dir)?;
     let place = checkpoint.head_index(head)?;
     let whole = &checkpoint.config.heads[place];
     let (_, choices) = selection.choices(whole)?;
     let labelled = read_labelled(data, whole, selection)?;
-    let network = checkpoint.load(device.resolve()?)?;
+    let shares = match options.fit {
+        Fit::Temperature => None,
+        Fit::TemperatureAndShares => Some(shares(whole, &labelled.labels, &choices)?),
+    };
+    let network = checkpoint.load(options.device.resolve()?)?;
     let encoded = checkpoint.tokenizer.encode(&labelled.texts)?;
     let logits = network.all_logits(&encoded, 4096)?.swap_remove(place);
     let logits: Vec<f32> = logits
         .chunks_exact(whole.labels.len())
         .flat_map(|row| choices.iter().map(|&choice| row[choice]))
         .collect();
-    let temperature = fit(&logits, choices.len(), &labelled.labels);
-    let at = |temperature| {
-        Calibration::new(
-            &soft(&logits, choices.len(), temperature),
-            choices.len(),
-            &labelled.labels,
-        )
+    let measure = |logits: &[f32], temperature| {
+        let probabilities = soft(logits, choices.len(), temperature);
+        Calibration::new(&probabilities, choices.len(), &labelled.labels)
     };
-    let changed = set_temperature(dir, place, temperature)?;
+    let before = measure(&logits, whole.temperature);
+    let mut shifted = logits;
+    let shift = shares.map(|shares| fit_shares(&mut shifted, &shares, &labelled.labels));
+    let temperature = fit(&shifted, choices.len(), &labelled.labels);
+    let changed = set_calibration(dir, place, temperature, shift.as_deref())?;
     Ok(Calibrated {
         model: changed.identity().to_string(),
         head: head.to_owned(),
         temperature_before: whole.temperature,
         temperature,
-        before: at(whole.temperature),
-        after: at(temperature),
+        before,
+        after: measure(&shifted, temperature),
+        shift: shift.unwrap_or_default(),
     })
+}
+
+/// How often each label occurs.
+fn shares(head: &Head, truth: &[usize], choices: &[usize]) -> Result<Vec<f64>, ModelError> {
+    let wrong = |reason: String| ModelError::Labels {
+        head: head.name.clone(),
+        reason,
+    };
+    if choices.len() < head.labels.len() {
+        return Err(wrong("shares are of all labels: leave `--among` out".to_owned()));
+    }
+    let mut counts = vec![0_usize; head.labels.len()];
+    truth.iter().for_each(|&label| counts[label] += 1);
+    if let Some(missing) = counts.iter().position(|&count| count == 0) {
+        return Err(wrong(format!(
+            "shares are of texts like those to come, but none of these is `{}`",
+            head.labels[missing]
+        )));
+    }
+    Ok(counts.iter().map(|&count| count as f64 / truth.len() as f64).collect())
+}
+
+/// Shifts the logits until, at the best temperature, the mean probability of each label is its share; returns the shift, which sums
+/// to zero. Where both hold, the log loss is the least that temperature and shift can reach.
+fn fit_shares(logits: &mut [f32], shares: &[f64], truth: &[usize]) -> Vec<f32> {
+    let labels = shares.len();
+    let mut shift = vec![0.0_f32; labels];
+    for _ in 0..100 {
+        let temperature = fit(logits, labels, truth);
+        let mut means = vec![0.0_f64; labels];
+        for row in soft(logits, labels, temperature).chunks_exact(labels) {
+            means
+                .iter_mut()
+                .zip(row)
+                .for_each(|(mean, p)| *mean += f64::from(*p) / truth.len() as f64);
+        }
+        let off = |(share, mean): (&f64, &f64)| (share / mean).ln() * f64::from(temperature);
+        let steps: Vec<f64> = shares.iter().zip(&means).map(off).collect();
+        let middle = steps.iter().sum::<f64>() / labels as f64;
+        let steps: Vec<f32> = steps.iter().map(|step| (step - middle) as f32).collect();
+        for row in logits
+            .chunks_exact_mut(labels)
+            .chain(std::iter::once(shift.as_mut_slice()))
+        {
+            row.iter_mut().zip(&steps).for_each(|(logit, step)| *logit += step);
+        }
+        if steps.iter().all(|step| step.abs() < 1e-4) {
+            break;
+        }
+    }
+    shift
 }
 
 fn soft(logits: &[f32], labels: usize, temperature: f32) -> Vec<f32> {
@@ -214,6 +294,30 @@ mod tests {
             let ece = |temperature| Calibration::new(&soft(&logits, 3, temperature), 3, &truth).ece;
             assert!(ece(found) < 0.03, "{}", ece(found));
             assert!(factor < 2.0 || ece(1.0) > 0.1, "{}", ece(1.0));
+        }
+    }
+
+    #[test]
+    fn the_shift_that_was_put_in_is_taken_out() {
+        let (mut logits, truth) = sure(2.0);
+        let put_in = [0.8_f32, -0.5, -0.3];
+        for row in logits.chunks_exact_mut(3) {
+            row.iter_mut().zip(put_in).for_each(|(logit, by)| *logit += by);
+        }
+        let share = |label| truth.iter().filter(|&&true_one| true_one == label).count() as f64 / truth.len() as f64;
+        let shares = [share(0), share(1), share(2)];
+        let found = fit_shares(&mut logits, &shares, &truth);
+        for (found, put_in) in found.iter().zip(put_in) {
+            assert!((found + put_in).abs() < 0.15, "{found} against {put_in}");
+        }
+        assert!((fit(&logits, 3, &truth) / 2.0 - 1.0).abs() < 0.1);
+        let means = soft(&logits, 3, fit(&logits, 3, &truth))
+            .chunks_exact(3)
+            .fold([0.0_f64; 3], |sums, row| {
+                [0, 1, 2].map(|label| sums[label] + f64::from(row[label]) / truth.len() as f64)
+            });
+        for (mean, share) in means.iter().zip(shares) {
+            assert!((mean - share).abs() < 1e-3, "{mean} {share}");
         }
     }
 

@@ -274,12 +274,24 @@ pub(crate) fn save(
     Ok(manifest)
 }
 
-/// Gives a head of a checkpoint on disk another temperature. The weights stay as they are; the manifest is written last, so that a
-/// folder cut short is refused.
-pub(crate) fn set_temperature(dir: &Path, head: usize, temperature: f32) -> Result<Checkpoint, ModelError> {
+/// Gives a head of a checkpoint on disk another temperature, and adds to its logits what `shift` says, one number per label; without
+/// one the weights stay as they are. The manifest is written last, so that a folder cut short is refused.
+pub(crate) fn set_calibration(
+    dir: &Path,
+    head: usize,
+    temperature: f32,
+    shift: Option<&[f32]>,
+) -> Result<Checkpoint, ModelError> {
     let mut checkpoint = Checkpoint::open(dir)?;
     checkpoint.config.heads[head].temperature = temperature;
     checkpoint.config.check()?;
+    if let Some(shift) = shift {
+        let network = checkpoint.load(Device::Cpu)?;
+        let kind = network.shift(&checkpoint.config.heads[head].name, shift, &dir.join(WEIGHTS))?;
+        network.write(&dir.join(WEIGHTS), kind, &checkpoint.config.heads)?;
+        let sha256 = sha256_of(&dir.join(WEIGHTS))?;
+        checkpoint.manifest.files.insert(WEIGHTS.to_owned(), sha256);
+    }
     write_json(&dir.join(CONFIG), &checkpoint.config)?;
     let manifest = &mut checkpoint.manifest;
     manifest.heads.clone_from(&checkpoint.config.heads);

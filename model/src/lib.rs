@@ -71,7 +71,7 @@ mod vocabulary;
 pub use architecture::{Architecture, Classifier};
 pub use audit::{Audit, AuditTask, Category, Cost, Group, Subgroup, audit};
 pub use average::average;
-pub use calibrate::{Bin, Calibrated, Calibration, calibrate};
+pub use calibrate::{Bin, CalibrateOptions, Calibrated, Calibration, Fit, calibrate};
 pub use card::{CardFacts, DataFact, Failure, Measured, card};
 pub use checkpoint::{Checkpoint, Manifest, ModelInfo, Origin, Precision, default_weights};
 pub use compare::{CompareConfig, Comparison, Contender, SetFigures, compare};

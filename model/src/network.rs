@@ -127,6 +127,21 @@ impl Network {
         Ok(())
     }
 
+    /// Adds to the logits of a head, one number per label; returns the precision in which `path` holds them.
+    pub(crate) fn shift(&self, head: &str, by: &[f32], path: &Path) -> Result<Kind, ModelError> {
+        let name = format!("heads.{head}.bias");
+        let stored = read_safetensors(path)?.into_iter().find(|(stored, _)| *stored == name);
+        let (Some((_, stored)), Some(mut bias)) = (stored, self.store.variables().remove(&name)) else {
+            return Err(ModelError::Config(format!(
+                "there is no `{name}` to shift in `{}`",
+                path.display()
+            )));
+        };
+        let by = Tensor::from_slice(by).to_device(bias.device()).to_kind(bias.kind());
+        tch::no_grad(|| bias.f_add_(&by).map(drop))?;
+        Ok(stored.kind())
+    }
+
     /// Writes the weights as a safetensors file of the given precision, with those of the heads in `kept` only.
     pub(crate) fn write(&self, path: &Path, kind: Kind, kept: &[Head]) -> Result<(), ModelError> {
         let goes = |name: &str| match name.split('.').collect::<Vec<_>>()[..] {

@@ -7,8 +7,8 @@ use std::path::Path;
 use arrow::array::StringArray;
 use tamiz_model::testing::{tiny_checkpoint_with, tiny_heads};
 use tamiz_model::{
-    AuditTask, Checkpoint, CompareConfig, DeviceChoice, FaithfulTask, Head, Method, Precision, Probe, Progress, Scorer,
-    Selection, audit, average, calibrate, compare, eval, faithfulness,
+    AuditTask, CalibrateOptions, Checkpoint, CompareConfig, DeviceChoice, FaithfulTask, Fit, Head, Method, Precision,
+    Probe, Progress, Scorer, Selection, audit, average, calibrate, compare, eval, faithfulness,
 };
 use tempfile::TempDir;
 
@@ -28,13 +28,56 @@ fn labelled(dir: &Path, rows: usize, labels: &[&str]) -> std::path::PathBuf {
     path
 }
 
+fn calibration(fit: Fit) -> CalibrateOptions {
+    CalibrateOptions {
+        head: "sentiment".to_owned(),
+        device: DeviceChoice::Cpu,
+        fit,
+        ..CalibrateOptions::default()
+    }
+}
+
+#[test]
+fn fitted_shares_are_kept_in_the_weights_and_labels_are_predicted_as_often_as_they_occur() {
+    let dir = checkpoint();
+    let file = labelled(
+        dir.path(),
+        60,
+        &["negative", "neutral", "positive", "positive", "positive", "positive"],
+    );
+    let before = std::fs::metadata(dir.path().join("model.safetensors")).unwrap().len();
+    let fitted = calibrate(dir.path(), &file, &calibration(Fit::TemperatureAndShares)).unwrap();
+    assert!(
+        fitted.shift.iter().sum::<f32>().abs() < 1e-3 && fitted.shift[2] > 0.0,
+        "{:?}",
+        fitted.shift
+    );
+    assert!(fitted.after.log_loss < fitted.before.log_loss);
+    let after = eval(dir.path(), &file, "sentiment", &Selection::default(), options()).unwrap();
+    assert_eq!(after.model, fitted.model);
+    assert!((after.calibration.log_loss - fitted.after.log_loss).abs() < 1e-3);
+    assert_eq!(
+        std::fs::metadata(dir.path().join("model.safetensors")).unwrap().len(),
+        before
+    );
+    // What is right already stays.
+    let again = calibrate(dir.path(), &file, &calibration(Fit::TemperatureAndShares)).unwrap();
+    assert!(again.shift.iter().all(|by| by.abs() < 0.01), "{:?}", again.shift);
+    let none_is_positive = labelled(dir.path(), 60, &["negative", "neutral"]);
+    let message = calibrate(dir.path(), &none_is_positive, &calibration(Fit::TemperatureAndShares))
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("none of these is `positive`"), "{message}");
+}
+
 #[test]
 fn a_fitted_temperature_is_kept_and_changes_the_identity_but_no_label() {
     let dir = checkpoint();
     let file = labelled(dir.path(), 60, &["negative", "neutral", "positive"]);
     let measure = || eval(dir.path(), &file, "sentiment", &Selection::default(), options()).unwrap();
     let before = measure();
-    let fitted = calibrate(dir.path(), &file, "sentiment", &Selection::default(), DeviceChoice::Cpu).unwrap();
+    let fitted = calibrate(dir.path(), &file, &calibration(Fit::Temperature)).unwrap();
+    assert!(fitted.shift.is_empty());
     let after = measure();
     assert_eq!(
         Checkpoint::open(dir.path()).unwrap().config.heads[0].temperature,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use tamiz::jobs::JobError;
 use tamiz::jobs::model::measure::{self, Answer, CompareOptions, EvalOptions};
 use tamiz::source::Stop;
-use tamiz_model::{DeviceChoice, HubOptions, ScorerOptions, Selection};
+use tamiz_model::{DeviceChoice, Fit, HubOptions, ScorerOptions, Selection};
 
 use super::{folder, pair};
 
@@ -34,6 +34,9 @@ pub(in crate::cli) enum Command {
         model: Model,
         #[command(flatten)]
         labelled: Labelled,
+        /// Also shift the labels' logits until each label is predicted as often as it occurs: labels change.
+        #[arg(long)]
+        shares: bool,
         #[command(flatten)]
         answer: Format,
     },
@@ -135,13 +138,17 @@ pub(in crate::cli) fn run(command: Command, hub: &HubOptions, stop: &Stop) -> Re
         Command::Calibrate {
             model,
             labelled,
+            shares,
             answer,
-        } => measure::calibrate(
-            &folder(model.model, hub)?,
-            &options(labelled, answer, None),
-            model.device,
-            &mut out,
-        ),
+        } => {
+            let fit = if shares {
+                Fit::TemperatureAndShares
+            } else {
+                Fit::Temperature
+            };
+            let options = options(labelled, answer, None);
+            measure::calibrate(&folder(model.model, hub)?, &options, (model.device, fit), &mut out)
+        }
         Command::Compare {
             config,
             data,

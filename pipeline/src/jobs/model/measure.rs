@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use tamiz_model::{
-    CompareConfig, Comparison, DeviceChoice, Evaluation, ScorerOptions, Selection, calibrate as fit, compare as run,
-    plot,
+    CalibrateOptions, CompareConfig, Comparison, DeviceChoice, Evaluation, Fit, ScorerOptions, Selection,
+    compare as run, plot,
 };
 
 use super::course::Course;
@@ -122,12 +122,23 @@ fn table(found: &Evaluation, out: &mut dyn Write) -> Result<(), JobError> {
     lines.iter().try_for_each(|line| put(out, line))
 }
 
-/// Fits a head's temperature on labelled texts and stores it in the checkpoint.
+/// Fits a head's temperature on labelled texts, and its shares where asked for, and stores it in the checkpoint.
 ///
 /// # Errors
 /// As [`eval`], or the folder cannot be written.
-pub fn calibrate(dir: &Path, options: &EvalOptions, device: DeviceChoice, out: &mut dyn Write) -> Result<(), JobError> {
-    let found = fit(dir, &options.data, &options.head, &options.selection, device)?;
+pub fn calibrate(
+    dir: &Path,
+    options: &EvalOptions,
+    (device, fit): (DeviceChoice, Fit),
+    out: &mut dyn Write,
+) -> Result<(), JobError> {
+    let wanted = CalibrateOptions {
+        head: options.head.clone(),
+        selection: options.selection.clone(),
+        device,
+        fit,
+    };
+    let found = tamiz_model::calibrate(dir, &options.data, &wanted)?;
     if options.answer == Answer::Json {
         return put(out, &to_json(&found)?);
     }
@@ -144,7 +155,20 @@ pub fn calibrate(dir: &Path, options: &EvalOptions, device: DeviceChoice, out: &
             found.before.log_loss,
             found.model
         ),
-    )
+    )?;
+    if found.shift.is_empty() {
+        return Ok(());
+    }
+    let labels = tamiz_model::Checkpoint::open(dir)?.config.heads;
+    let labels = labels
+        .iter()
+        .find(|head| head.name == found.head)
+        .map(|head| head.labels.clone());
+    let shifts = labels.unwrap_or_default().into_iter().zip(&found.shift);
+    let shifts: Vec<String> = shifts
+        .map(|(label, by)| format!("{} {by:+.2}", harmless(&label)))
+        .collect();
+    put(out, &format!("added to the logits: {}", shifts.join(", ")))
 }
 
 /// What to compare.
