@@ -198,6 +198,10 @@ impl Registry {
 
     /// A schema, `None` where the registry knows none. Waits for a registry that is away.
     async fn fetch(&self, number: u32, stop: &Stop) -> Result<Option<Schema>, RegistryError> {
+        // Numbers at registries have 31 bits: nobody is asked, so nothing is learnt of who answers.
+        if i32::try_from(number).is_err() {
+            return Ok(None);
+        }
         let mut wait = FIRST_WAIT;
         loop {
             match self.client.schema(number).await {

@@ -123,8 +123,9 @@ impl Topic {
             }
             sent += 1;
         }
-        producer.flush(PATIENCE).unwrap();
-        let Acknowledged { places, refused } = producer.context();
+        // 800 MB beside other tests take longer than an answer.
+        producer.flush(PATIENCE * 3).unwrap();
+        let Acknowledged { places, refused } = producer.context().as_ref();
         let mut places = places.lock().unwrap().clone();
         places.sort_unstable();
         let refused = refused.lock().unwrap();
