@@ -12,8 +12,8 @@ use tamiz::jobs::JobError;
 use tamiz::jobs::run::chain;
 use tamiz::jobs::sql::harmless;
 
-/// glibc keeps an arena per thread and rarely gives memory back: a run of months grew by some 65 kB with every commit. What C and C++
-/// libraries (libtorch, librdkafka) take stays with glibc.
+/// jemalloc gives back what is free for some seconds, and its statistics tell what is in use from what is kept: glibc has an arena per
+/// thread and does neither. What C and C++ libraries (libtorch, librdkafka) take stays with glibc.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

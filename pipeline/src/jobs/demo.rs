@@ -29,19 +29,19 @@ const AHEAD: u64 = 20_000;
 const QUERIES: [(&str, &str); 5] = [
     (
         "Sentiment by topic",
-        "SELECT topic['label'] AS topic, count(*) AS posts, round(avg(sentiment['score']), 3) AS sentiment, \
+        "SELECT topic['label'] AS topic, count(*) AS posts, round(avg(sentiment['score']), 3) + 0.0 AS sentiment, \
          round(avg(CASE WHEN sentiment['label'] = 'positive' THEN 1.0 ELSE 0.0 END), 2) AS positive, \
          round(avg(CASE WHEN sentiment['label'] = 'negative' THEN 1.0 ELSE 0.0 END), 2) AS negative \
          FROM posts WHERE lang = 'en' GROUP BY 1 ORDER BY posts DESC",
     ),
     (
         "The last day, by hour",
-        "SELECT date_trunc('hour', created_at) AS hour, count(*) AS posts, round(avg(sentiment['score']), 3) AS sentiment \
+        "SELECT date_trunc('hour', created_at) AS hour, count(*) AS posts, round(avg(sentiment['score']), 3) + 0.0 AS sentiment \
          FROM posts GROUP BY 1 ORDER BY 1 DESC LIMIT 8",
     ),
     (
         "Who writes most (pseudonyms)",
-        "SELECT author, count(*) AS posts, round(avg(sentiment['score']), 3) AS sentiment FROM posts \
+        "SELECT author, count(*) AS posts, round(avg(sentiment['score']), 3) + 0.0 AS sentiment FROM posts \
          GROUP BY 1 ORDER BY posts DESC, author LIMIT 5",
     ),
     (
