@@ -66,6 +66,14 @@ impl TrainConfig {
                 set.path.display()
             ));
         }
+        let of_labels =
+            |set: &SetConfig| set.restrict || set.single_label || set.balance.is_some() || !set.map.is_empty();
+        if let Some(set) = self.sets.iter().find(|set| set.taught && of_labels(set)) {
+            return wrong(format!(
+                "`{}` is taught: map, restrict, single_label and balance are about labels, which it has none of",
+                set.path.display()
+            ));
+        }
         if self.sets.iter().any(|set| set.sample == Some(0)) {
             return wrong("a sample of a set needs at least one text".to_owned());
         }

@@ -95,6 +95,11 @@ fn teachers_that_do_not_fit_are_refused() {
         ),
         ("share = 1.0", "share = 1.0\nsample = 0", "at least one text"),
         (
+            "share = 1.0",
+            "share = 1.0\nbalance = 0.5",
+            "about labels, which it has none of",
+        ),
+        (
             "[\"business\", \"sports\"]",
             "[\"sports\", \"business\"]",
             "other labels for it, or another order: business, sports",
