@@ -152,6 +152,8 @@ impl TableWriter {
         }
         if self.looked.elapsed() >= STALE {
             self.reread().await;
+            // No conflict with what changed before this view tells of it any more.
+            self.fits()?;
         }
         let mut patience = Patience::new(&self.retries);
         let ended = loop {
@@ -325,10 +327,16 @@ impl TableWriter {
                 return Ok(Verdict::Ours(version));
             }
         }
-        if let Some(difference) = self.spec.difference(&self.table).map_err(|e| self.mismatch(e))? {
-            return Err(self.mismatch(difference));
-        }
+        self.fits()?;
         Ok(self.standing(txns, rows).await?.map_or(Verdict::Open, Verdict::Ended))
+    }
+
+    /// Whether the table is still one that this writer can append to.
+    fn fits(&self) -> Result<(), TableError> {
+        match self.spec.difference(&self.table).map_err(|e| self.mismatch(e))? {
+            Some(difference) => Err(self.mismatch(difference)),
+            None => Ok(()),
+        }
     }
 
     fn checkpoint_interval(&self) -> u64 {

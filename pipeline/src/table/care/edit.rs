@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::commit::{Change, Landed};
 use super::erase::Select;
 use super::rewrite::{self, Rewriter};
-use super::search::{Miss, search};
+use super::search::{Looked, look_into};
 use super::table::{DataFile, Table, by_folder};
 use crate::table::error::TableError;
 use crate::table::store::Store;
@@ -119,20 +119,12 @@ pub async fn edit(address: &str, store: &Store, edit: Arc<dyn Edit>) -> Result<E
     })
 }
 
-/// What a look into files found.
-struct Looked {
-    /// Those that hold such rows, with their number.
-    dirty: Vec<(DataFile, u64)>,
-    /// Another process took some out before they were looked into: what it made of them is new to the next round.
-    overtaken: bool,
-}
-
 async fn look(
     table: &mut Table,
     edit: &Arc<dyn Edit>,
     files: Vec<DataFile>,
     done: &mut Edited,
-) -> Result<Looked, TableError> {
+) -> Result<Looked<u64>, TableError> {
     let files: Vec<DataFile> = files.into_iter().filter(|file| edit.concerns(&facts(file))).collect();
     done.looked += files.len();
     let (mut dirty, mut gone) = (Vec::new(), Vec::new());
@@ -159,16 +151,8 @@ async fn each(
             edit: Arc::clone(edit),
             facts: facts(&file),
         };
-        match search(table, (&file.path, file.size()), &look, false).await {
-            Ok(found) => Ok((file, Some(found.goes))),
-            Err(Miss::Gone) => Ok((file, None)),
-            Err(Miss::Store(error)) => Err(TableError::of("read a data file of", table.address(), error)),
-            Err(miss) => Err(TableError::Damaged {
-                address: table.address().to_owned(),
-                path: file.add.path.clone(),
-                problem: miss.to_string(),
-            }),
-        }
+        let found = look_into(table, &file, &look, false).await?;
+        Ok((file, found.map(|found| found.goes)))
     });
     stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
 }

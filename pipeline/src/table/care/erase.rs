@@ -18,7 +18,7 @@ use object_store::path::Path;
 
 use super::commit::{Change, Landed};
 use super::rewrite::{self, Rewriter};
-use super::search::{Found, Miss, search};
+use super::search::{Found, Looked, Miss, look_into, search};
 use super::table::{DataFile, Table, by_folder};
 use super::{aside, leftovers, vacuum};
 use crate::table::error::TableError;
@@ -131,14 +131,6 @@ pub async fn erase(address: &str, store: &Store, select: Arc<dyn Select>, dry_ru
     Ok(work.done)
 }
 
-/// What a look into files found.
-struct Looked {
-    /// Those that have to be written anew.
-    dirty: Vec<(DataFile, Found)>,
-    /// Another process took some out before they were looked into: what it made of them is new to the next round.
-    overtaken: bool,
-}
-
 struct Work {
     select: Arc<dyn Select>,
     done: Erased,
@@ -150,7 +142,7 @@ struct Work {
 
 impl Work {
     /// Looks into the files of the table that are new, or into all where that is needed.
-    async fn look(&mut self, table: &mut Table) -> Result<Looked, TableError> {
+    async fn look(&mut self, table: &mut Table) -> Result<Looked<Found>, TableError> {
         let files = table.files()?;
         let new: Vec<&DataFile> = files
             .iter()
@@ -181,18 +173,9 @@ impl Work {
 
     /// What each file holds; `None` for one that is not there.
     async fn each(&self, table: &Table, files: &[&DataFile], remember: bool) -> Result<Vec<Option<Found>>, TableError> {
-        let looks = files.iter().map(|file| async move {
-            match search(table, (&file.path, file.size()), self.select.as_ref(), remember).await {
-                Ok(found) => Ok(Some(found)),
-                Err(Miss::Gone) => Ok(None),
-                Err(Miss::Store(error)) => Err(TableError::of("read a data file of", table.address(), error)),
-                Err(miss @ Miss::Unreadable(_)) => Err(TableError::Damaged {
-                    address: table.address().to_owned(),
-                    path: file.add.path.clone(),
-                    problem: miss.to_string(),
-                }),
-            }
-        });
+        let looks = files
+            .iter()
+            .map(|file| look_into(table, file, self.select.as_ref(), remember));
         stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
     }
 

@@ -17,7 +17,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::erase::Select;
-use super::table::Table;
+use super::table::{DataFile, Table};
+use crate::table::error::TableError;
 
 /// What a look into a file found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +64,33 @@ impl From<ParquetError> for Miss {
             },
             error => Miss::Unreadable(error),
         }
+    }
+}
+
+/// What a look into the files of a table found.
+pub(super) struct Looked<F> {
+    /// Those that have to be written anew, with what they hold.
+    pub(super) dirty: Vec<(DataFile, F)>,
+    /// Another process took some out before they were looked into: what it made of them is new to the next round.
+    pub(super) overtaken: bool,
+}
+
+/// As [`search`], into a file of the table; `None` where it is not there.
+pub(super) async fn look_into(
+    table: &Table,
+    file: &DataFile,
+    select: &dyn Select,
+    remember: bool,
+) -> Result<Option<Found>, TableError> {
+    match search(table, (&file.path, file.size()), select, remember).await {
+        Ok(found) => Ok(Some(found)),
+        Err(Miss::Gone) => Ok(None),
+        Err(Miss::Store(error)) => Err(TableError::of("read a data file of", table.address(), error)),
+        Err(miss @ Miss::Unreadable(_)) => Err(TableError::Damaged {
+            address: table.address().to_owned(),
+            path: file.add.path.clone(),
+            problem: miss.to_string(),
+        }),
     }
 }
 

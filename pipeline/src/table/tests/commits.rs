@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::{Field, Schema};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +132,28 @@ async fn a_writer_that_rested_looks_at_the_table_before_it_stages() {
     assert_eq!((ended, rested.version()), (Committed::Already, 1));
     assert_eq!(files(dir.path()), before, "nothing was staged in vain");
     assert_eq!(counts(&address).await, (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_rested_does_not_write_to_a_table_that_has_another_shape_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = address(&dir);
+    let mut rested = TableWriter::open(&address, &store(), spec()).await.unwrap();
+    std::fs::remove_dir_all(&address).unwrap();
+    let fields = posts::schema().fields().to_vec().into_iter().map(|field| {
+        let other = Arc::new(Field::new("truncated", DataType::Int64, true));
+        if field.name() == "truncated" { other } else { field }
+    });
+    let other = TableSpec {
+        schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+        ..spec()
+    };
+    TableWriter::open(&address, &store(), other).await.unwrap();
+    rested.looked = Instant::now().checked_sub(Duration::from_secs(3_600)).unwrap();
+    let range = txns([("p/0", 0, 10)]);
+    let error = rested.commit(vec![rows(0, 10, 1, &["x"])], &range).await.unwrap_err();
+    assert!(error.to_string().contains("its column `truncated` is long"), "{error}");
+    assert_eq!(counts(&address).await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
